@@ -1,0 +1,1 @@
+"""Decisions made at the edge, each a pure core over ports."""

@@ -1,0 +1,1 @@
+"""Pre- and post-processing that fits in a few milliseconds of Wasm."""

@@ -1,0 +1,1 @@
+"""Wire formats: Open Inference Protocol, OpenAI, Ollama and problem documents."""

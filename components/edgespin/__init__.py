@@ -1,0 +1,1 @@
+"""The only package that imports the Spin SDK: key-value, outbound HTTP, variables."""

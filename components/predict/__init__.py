@@ -1,0 +1,1 @@
+"""Image classification and Open Inference Protocol at the edge."""

@@ -1,0 +1,1 @@
+"""Run and test Spin HTTP components from Python."""
