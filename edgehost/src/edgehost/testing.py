@@ -1,0 +1,1 @@
+"""Fixtures that run Spin components inside a test session."""
