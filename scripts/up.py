@@ -130,8 +130,8 @@ def up(plan: Plan, stop: threading.Event) -> None:
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with contextlib.ExitStack() as stack:
         backend = _start(stack, "backend", plan.backend_command(python), env)
-        _wait_ready(backend, f"{plan.backend.url}/v2/health/ready", stop)
         edge = _start(stack, "edge", plan.edge_command(python), plan.edge_environment(env))
+        _wait_ready(backend, f"{plan.backend.url}/v2/health/ready", stop)
         _wait_ready(edge, f"{plan.edge.url}/v2/health/ready", stop)
         if not stop.is_set():
             _announce(plan, time.monotonic() - started)
