@@ -250,9 +250,9 @@ def _registered(plan: Plan) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-def down() -> None:
-    """Nothing that `make up` started runs any more. Raises `UpError`."""
-    for path in sorted(RUN_DIR.glob("up-*.lock")):
+def down(port: int | None = None) -> None:
+    """Nothing that `make up` started (at `port`, or at all) runs any more. Raises `UpError`."""
+    for path in sorted(RUN_DIR.glob(f"up-{port or '*'}.lock")):
         with path.open() as file:
             if _locked(file.fileno()):
                 pid = int(file.read())
@@ -284,6 +284,7 @@ def main() -> int:
     """Entry of the command line."""
     parser = argparse.ArgumentParser(description="Start backend and edge; Ctrl-C stops both.")
     parser.add_argument("--down", action="store_true", help="stop what another terminal started")
+    parser.add_argument("--port", type=int, help="with --down: only the one at this edge port")
     arguments = parser.parse_args()
     stop = threading.Event()
 
@@ -292,7 +293,7 @@ def main() -> int:
 
     try:
         if arguments.down:
-            down()
+            down(arguments.port)
             return 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, on_signal)

@@ -1,0 +1,82 @@
+"""What `make up` makes of its settings, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from up import Address, Plan, UpError
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "url"),
+    [
+        ("127.0.0.1:3000", "127.0.0.1", 3000, "http://127.0.0.1:3000"),
+        ("0.0.0.0:80", "0.0.0.0", 80, "http://127.0.0.1:80"),
+        ("[::1]:3000", "::1", 3000, "http://[::1]:3000"),
+        ("localhost:1", "localhost", 1, "http://localhost:1"),
+    ],
+)
+def test_address_valid_text_is_read(text: str, host: str, port: int, url: str) -> None:
+    address = Address.parse("EDGE_LISTEN", text)
+    assert (address.host, address.port, address.url) == (host, port, url)
+
+
+@pytest.mark.parametrize("text", ["3000", ":3000", "host:", "host:0", "host:65536", "host:x", ""])
+def test_address_malformed_text_names_variable_and_form(text: str) -> None:
+    with pytest.raises(UpError, match=r"^EDGE_LISTEN=.* is no address: write host:port"):
+        Address.parse("EDGE_LISTEN", text)
+
+
+def test_plan_defaults_are_the_documented_ports() -> None:
+    plan = Plan.read({"PATH": ""})
+    assert (str(plan.edge), str(plan.backend), plan.spin) == (
+        "127.0.0.1:3000",
+        "127.0.0.1:8080",
+        None,
+    )
+
+
+def test_plan_same_address_twice_is_refused() -> None:
+    with pytest.raises(UpError, match=r"both 127\.0\.0\.1:9"):
+        Plan.read({"EDGE_LISTEN": "127.0.0.1:9", "BACKEND_LISTEN": "127.0.0.1:9", "PATH": ""})
+
+
+def test_plan_unknown_host_lists_the_choices() -> None:
+    with pytest.raises(UpError, match="EDGE_HOST=docker is unknown: use auto, embedded or spin"):
+        Plan.read({"EDGE_HOST": "docker", "PATH": ""})
+
+
+def test_plan_spin_forced_without_spin_says_so() -> None:
+    with pytest.raises(UpError, match="`spin` is not on PATH"):
+        Plan.read({"EDGE_HOST": "spin", "PATH": ""})
+
+
+@pytest.fixture
+def path_with_spin(tmp_path: Path) -> str:
+    program = tmp_path / "spin"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return str(tmp_path)
+
+
+def test_plan_auto_takes_spin_where_it_is_on_path(path_with_spin: str) -> None:
+    plan = Plan.read({"PATH": path_with_spin})
+    assert plan.edge_command(Path("python"))[:2] == [f"{path_with_spin}/spin", "up"]
+
+
+def test_plan_embedded_ignores_spin_on_path(path_with_spin: str) -> None:
+    plan = Plan.read({"PATH": path_with_spin, "EDGE_HOST": "embedded"})
+    assert plan.edge_command(Path("python"))[:4] == ["python", "-m", "edgehost", "up"]
+
+
+def test_plan_edge_is_told_where_the_backend_is() -> None:
+    plan = Plan.read({"BACKEND_LISTEN": "0.0.0.0:9000", "PATH": ""})
+    assert plan.edge_environment({})["SPIN_VARIABLE_BACKEND_URL"] == "http://127.0.0.1:9000"
+
+
+def test_plan_backend_url_set_by_the_user_wins() -> None:
+    plan = Plan.read({"PATH": ""})
+    mine = {"SPIN_VARIABLE_BACKEND_URL": "http://gpu:8080"}
+    assert plan.edge_environment(mine)["SPIN_VARIABLE_BACKEND_URL"] == "http://gpu:8080"
