@@ -78,9 +78,24 @@ class BodyEndedError(HostError):
 
 
 class BodyFailedError(HostError):
-    """The peer left, broke the framing, or the transfer ran out of time."""
+    """The peer left, broke the framing, or the transfer ran out of time.
+
+    Attributes:
+        wasi_code: Case name of `wasi:http/types.error-code` that `http-error-code` answers.
+        wasi_payload: Payload of that case where it has one.
+    """
 
     code = "body_failed"
+
+    def __init__(
+        self,
+        message: str,
+        wasi_code: str = "HTTP-protocol-error",
+        wasi_payload: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.wasi_code = wasi_code
+        self.wasi_payload = wasi_payload
 
 
 class BodyReader(Protocol):
@@ -128,7 +143,10 @@ class BodyWriter(Protocol):
         ...
 
     def flushed(self) -> bool:
-        """True when everything written was handed to the transport. Raises `BodyFailedError`."""
+        """True once everything written is on its way. Raises `BodyFailedError`.
+
+        As in Spin a flush does not wait for the peer: back-pressure shows in `capacity`.
+        """
         ...
 
     def finish(self, trailers: Headers | None = None) -> None:
