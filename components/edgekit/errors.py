@@ -18,6 +18,7 @@ holds the one table from code to status.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
@@ -78,9 +79,18 @@ class UnsupportedMediaTypeError(InvalidInputError):
 
 
 class MethodNotAllowedError(InvalidInputError):
-    """The path exists, but not for this method."""
+    """The path exists, but not for this method.
+
+    Args:
+        message: For people.
+        allow: Methods the path takes.
+    """
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allow = tuple(allow)
 
 
 class UnauthenticatedError(EdgeError):

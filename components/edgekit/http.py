@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
+from edgekit.errors import PayloadTooLargeError
+
 __all__ = ["Body", "Headers", "Request", "Response"]
 
 Body = bytes | Iterator[bytes]
@@ -70,14 +72,31 @@ class Request:
         path: Path without query, percent-encoding kept.
         query: Raw query without the question mark.
         headers: Request fields.
-        body: The whole body.
+        body: Whole, or chunks still arriving; `read` is how handlers get it.
     """
 
     method: str
     path: str
     query: str = ""
     headers: Headers = field(default_factory=Headers)
-    body: bytes = b""
+    body: Body = b""
+
+    def read(self, limit_bytes: int) -> bytes:
+        """The whole body; what is refused before this call is never transferred.
+
+        Raises:
+            PayloadTooLargeError: It exceeds `limit_bytes`, or says so in Content-Length.
+            InvalidInputError: The client broke off.
+        """
+        declared = self.headers.last("content-length") or ""
+        # No limit has more than 18 digits, and int() of thousands of them would cost.
+        if declared.isdecimal() and int(declared[:18]) > limit_bytes:
+            raise _too_large(limit_bytes)
+        if not isinstance(self.body, bytes):
+            self.body = _join(self.body, limit_bytes)
+        if len(self.body) > limit_bytes:
+            raise _too_large(limit_bytes)
+        return self.body
 
     def params(self) -> dict[str, str]:
         """Query parameters, decoded; of a repeated name the last value counts."""
@@ -92,6 +111,23 @@ class Request:
         return (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
+def _join(chunks: Iterator[bytes], limit_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"The request body exceeds {limit_bytes} bytes, the limit of this edge: send less."
+    )
+
+
 @dataclass(slots=True)
 class Response:
     """One response.
@@ -100,8 +136,8 @@ class Response:
         status: HTTP status code.
         headers: Response fields.
         body: Whole or streamed.
-        after: Work done once the last byte is sent (cache writes, records); errors there are
-            logged and never reach the client.
+        after: Work done once the last byte is sent or the client has left (cache writes,
+            records); errors there are logged and never reach the client.
     """
 
     status: int

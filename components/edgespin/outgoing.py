@@ -1,0 +1,167 @@
+"""Outbound HTTP over `wasi:http/outgoing-handler`, in blocking style.
+
+Blocking on one pollable costs the guest a third of what the SDK's asyncio loop does, and a
+request handler in a fresh instance has nothing else to do meanwhile. Every wait is bounded by
+the host through `RequestOptions`; without them its default is 600 seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from spin_sdk.wit.imports import outgoing_handler, types
+from spin_sdk.wit.imports.streams import StreamError_Closed, StreamError_LastOperationFailed
+from spin_sdk.wit.types import Err, Ok
+
+from edgekit.http import Headers
+from edgekit.ports import (
+    Timeouts,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamTimeoutError,
+)
+from edgespin.fields import decode_fields, encode_fields
+from edgespin.streams import write_all
+
+__all__ = ["OutboundClient"]
+
+READ_SIZE = 64 * 1024
+NANOSECONDS = 1_000_000_000
+
+METHODS: dict[str, types.Method] = {
+    "GET": types.Method_Get(),
+    "HEAD": types.Method_Head(),
+    "POST": types.Method_Post(),
+    "PUT": types.Method_Put(),
+    "DELETE": types.Method_Delete(),
+    "OPTIONS": types.Method_Options(),
+    "PATCH": types.Method_Patch(),
+}
+
+TIMEOUT_CODES = (
+    types.ErrorCode_DnsTimeout,
+    types.ErrorCode_ConnectionTimeout,
+    types.ErrorCode_ConnectionReadTimeout,
+    types.ErrorCode_ConnectionWriteTimeout,
+    types.ErrorCode_HttpResponseTimeout,
+)
+
+
+class OutboundClient:
+    """`edgekit.ports.HttpClient` for a guest."""
+
+    def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send and wait for the head of the answer.
+
+        Raises:
+            UpstreamTimeoutError: One of the request's timeouts ran out.
+            UpstreamError: The URL is malformed, or the call failed in any other way.
+        """
+        outgoing, body = _open(request)
+        try:
+            future = outgoing_handler.handle(outgoing, _options(request.timeouts))
+        except Err as error:
+            _raise(error.value, error)
+        if body is not None:
+            _write_body(body, request.body)
+        response = _wait(future)
+        with response.headers() as fields:
+            headers = decode_fields(fields)
+        return UpstreamResponse(response.status(), headers, _chunks(response))
+
+
+def _open(request: UpstreamRequest) -> tuple[types.OutgoingRequest, types.OutgoingBody | None]:
+    """The request, and its body where there is something to write."""
+    url = urlsplit(request.url)
+    if url.scheme not in ("http", "https") or not url.netloc:
+        raise UpstreamError(f"{request.url!r} is no absolute http or https URL")
+    headers = Headers(request.headers)
+    if request.body or request.method not in ("GET", "HEAD"):
+        headers.set("content-length", str(len(request.body)))
+    outgoing = types.OutgoingRequest(encode_fields(headers))
+    method = METHODS.get(request.method) or types.Method_Other(request.method)
+    secure = url.scheme == "https"
+    try:
+        outgoing.set_method(method)
+        outgoing.set_scheme(types.Scheme_Https() if secure else types.Scheme_Http())
+        outgoing.set_authority(url.netloc)
+        outgoing.set_path_with_query(f"{url.path or '/'}{'?' if url.query else ''}{url.query}")
+    except Err as error:
+        raise UpstreamError(f"{request.method} {request.url!r} is no valid request") from error
+    return outgoing, outgoing.body() if request.body else None
+
+
+def _options(timeouts: Timeouts) -> types.RequestOptions:
+    options = types.RequestOptions()
+    options.set_connect_timeout(_nanoseconds(timeouts.connect_s))
+    options.set_first_byte_timeout(_nanoseconds(timeouts.first_byte_s))
+    options.set_between_bytes_timeout(_nanoseconds(timeouts.between_bytes_s))
+    return options
+
+
+def _nanoseconds(seconds: float) -> int:
+    """At least one: zero would mean at once, or never, depending on the host."""
+    return max(1, int(seconds * NANOSECONDS))
+
+
+def _write_body(body: types.OutgoingBody, data: bytes) -> None:
+    """Send the body; an upstream that answers without reading it has not failed yet."""
+    try:
+        with body.write() as stream:
+            write_all(stream, data)
+        types.OutgoingBody.finish(body, None)
+    except Err:
+        return  # the future holds the answer, or the reason
+
+
+def _wait(future: types.FutureIncomingResponse) -> types.IncomingResponse:
+    with future.subscribe() as pollable:
+        pollable.block()
+    result = future.get()
+    future.__exit__(None, None, None)
+    if not isinstance(result, Ok):  # the outer layer: not ready, or taken twice
+        raise UpstreamError("the host gave no result for the call")
+    if not isinstance(result.value, Ok):
+        _raise(result.value.value, result.value)
+    return result.value.value
+
+
+def _chunks(response: types.IncomingResponse) -> Iterator[bytes]:
+    """The body as it arrives; closing the iterator gives connection and buffers back."""
+    with response, response.consume() as body, body.stream() as stream:
+        while True:
+            try:
+                chunk = stream.blocking_read(READ_SIZE)
+            except Err as error:
+                if isinstance(error.value, StreamError_Closed):
+                    return
+                _raise(_stream_error_code(error.value), error)
+            if chunk:
+                yield chunk
+
+
+def _stream_error_code(error: object) -> object:
+    if isinstance(error, StreamError_LastOperationFailed):
+        with error.value as reason:
+            return types.http_error_code(reason)
+    return None
+
+
+def _raise(code: object, cause: BaseException) -> NoReturn:
+    """Translate a `wasi:http` error code."""
+    if isinstance(code, TIMEOUT_CODES):
+        raise UpstreamTimeoutError(_describe(code)) from cause
+    raise UpstreamError(_describe(code)) from cause
+
+
+def _describe(code: object) -> str:
+    """`ErrorCode_ConnectionRefused` as "connection refused", with its payload where it has one."""
+    if code is None:
+        return "the transfer broke off"
+    name = type(code).__name__.removeprefix("ErrorCode_")
+    words = "".join(f" {char.lower()}" if char.isupper() else char for char in name).strip()
+    payload = getattr(code, "value", None)
+    return words if payload is None else f"{words}: {payload}"
