@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
-from edgekit.http import Headers, Request, Response
+from edgekit.exchange import Ports
+from edgekit.http import Request, Response
+from edgekit.pipeline import Pipeline
+from edgekit.routes import index, openinference
+from edgespin.host import AppVariables, HostClock, HostRandom, log_to_stderr
 from edgespin.incoming import HttpHandler
+from edgespin.keyvalue import DefaultStore
+from edgespin.outgoing import OutboundClient
+
+__all__ = ["PIPELINE", "IncomingHandler"]
+
+PIPELINE = Pipeline([index.ROUTE, openinference.ROUTE])
 
 
 class IncomingHandler(HttpHandler):
@@ -13,5 +21,12 @@ class IncomingHandler(HttpHandler):
 
     def answer(self, request: Request) -> Response:
         """Answer by the pipeline."""
-        body = json.dumps({"path": request.path}).encode()
-        return Response(200, Headers([("content-type", "application/json")]), body)
+        ports = Ports(
+            http=OutboundClient(),
+            store=DefaultStore(),
+            variables=AppVariables(),
+            clock=HostClock(),
+            random=HostRandom(),
+            log=log_to_stderr,
+        )
+        return PIPELINE(request, ports)

@@ -1,0 +1,136 @@
+"""The inference backend as the edge sees it: every call to it is made and judged here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from edgekit.errors import (
+    DeadlineExceededError,
+    EdgeError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    OverloadedError,
+    PayloadTooLargeError,
+    UpstreamUnavailableError,
+)
+from edgekit.http import Headers
+from edgekit.ports import (
+    HttpClient,
+    Log,
+    Timeouts,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamTimeoutError,
+)
+from edgekit.protocols.oip import read_error_text
+from edgekit.protocols.trace import Trace
+
+__all__ = ["Backend", "model_path"]
+
+MAX_ANSWER_BYTES = 1 << 20
+"""Metadata of 1,000 labels and scores of 100,000 classes both stay below it."""
+
+REFUSALS: Mapping[int, type[EdgeError]] = {
+    400: InvalidInputError,
+    404: ModelNotFoundError,
+    413: PayloadTooLargeError,
+    422: InvalidInputError,
+    429: OverloadedError,
+    503: ModelNotReadyError,
+    504: DeadlineExceededError,
+}
+"""What a status of the backend means here; any other is a backend that does not work. That holds
+for 401 and 403 too: the credentials in a call made here are the edge's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One backend, for the time of one request.
+
+    Attributes:
+        url: Scheme, host and port.
+        timeouts: Of each call.
+        client: Outbound HTTP.
+        trace: Identifiers that go along.
+        log: Where the operator reads what clients are not told.
+    """
+
+    url: str
+    timeouts: Timeouts
+    client: HttpClient
+    trace: Trace
+    log: Log
+
+    def relay(
+        self, method: str, target: str, headers: Headers, body: bytes = b""
+    ) -> UpstreamResponse:
+        """The backend's answer as it is, its body still arriving.
+
+        Args:
+            method: Upper case.
+            target: Path with query, percent-encoded.
+            headers: Fields to send; correlation fields are set here.
+            body: Whole body.
+
+        Raises:
+            DeadlineExceededError: A timeout ran out before the head arrived.
+            UpstreamUnavailableError: The call failed in any other way.
+        """
+        fields = Headers(headers)
+        self.trace.write(fields)
+        request = UpstreamRequest(method, self.url + target, self.timeouts, fields, body)
+        try:
+            return self.client.send(request)
+        except UpstreamError as error:
+            raise self._failed(error, method, target) from error
+
+    def call(
+        self, method: str, target: str, headers: Headers | None = None, body: bytes = b""
+    ) -> tuple[Headers, bytes]:
+        """Fields and body of a successful answer.
+
+        Raises:
+            EdgeError: The backend refused (by the meaning of its status), broke off, or
+                answered more than `MAX_ANSWER_BYTES`.
+        """
+        response = self.relay(method, target, headers or Headers(), body)
+        try:
+            content = response.read(MAX_ANSWER_BYTES)
+        except UpstreamError as error:
+            raise self._failed(error, method, target) from error
+        if 200 <= response.status < 300:
+            return response.headers, content
+        raise self._refusal(response, content, f"{method} {target}")
+
+    def _failed(self, error: UpstreamError, method: str, target: str) -> EdgeError:
+        """Clients learn what happened; where the backend lives is for the log alone."""
+        self.log(f"backend {self.url}: {method} {target}: {error}")
+        if isinstance(error, UpstreamTimeoutError):
+            return DeadlineExceededError(f"The backend took too long ({error}).")
+        return UpstreamUnavailableError(f"The backend cannot be reached ({error}).")
+
+    def _refusal(self, response: UpstreamResponse, content: bytes, call: str) -> EdgeError:
+        text = read_error_text(content)
+        kind = REFUSALS.get(response.status, UpstreamUnavailableError)
+        if kind is UpstreamUnavailableError:
+            self.log(f"backend {self.url}: {call}: status {response.status}: {text}")
+            return kind(f"The backend failed with status {response.status}.")
+        return kind(
+            text or f"The backend refused with status {response.status}.",
+            retry_after_s=_seconds(response.headers.last("retry-after")),
+        )
+
+
+def _seconds(value: str | None) -> float | None:
+    """`Retry-After` in seconds; its date form is not worth a parser, None stands for it."""
+    return float(value) if value and value.isdecimal() and len(value) < 8 else None
+
+
+def model_path(name: str, version: str | None) -> str:
+    """`/v2/models/{name}[/versions/{version}]`, each part percent-encoded."""
+    path = f"/v2/models/{quote(name, safe='')}"
+    return path if version is None else f"{path}/versions/{quote(version, safe='')}"

@@ -1,0 +1,173 @@
+"""Open Inference Protocol v2, as a client of it: binary infer requests and their answers.
+
+A binary message is a JSON head followed by raw tensors in the order the head lists them; the
+field `Inference-Header-Content-Length` says where the head ends, and only that field decides
+whether a message is binary. Numbers are little-endian, tensors row-major.
+
+Source:
+    Open Inference Protocol v2 (REST), and Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+
+from edgekit.errors import UpstreamUnavailableError
+from edgekit.http import Headers
+
+__all__ = [
+    "HEADER_LENGTH",
+    "InferAnswer",
+    "Tensor",
+    "encode_infer_request",
+    "parse_infer_answer",
+    "read_error_text",
+]
+
+HEADER_LENGTH = "inference-header-content-length"
+"""Bytes of the JSON head; what follows them is binary."""
+
+FLOAT_FORMATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
+"""Data types a classifier's scores may have, as `struct` characters."""
+
+MAX_ERROR_TEXT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One tensor on its way to a model; `data` is row-major and little-endian."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InferAnswer:
+    """The scores one request asked for.
+
+    Attributes:
+        model_version: Version that answered; empty when the backend does not say.
+        values: The output tensor, flat, all finite.
+    """
+
+    model_version: str
+    values: tuple[float, ...]
+
+
+def encode_infer_request(tensor: Tensor, output: str) -> tuple[bytes, Headers]:
+    """Body and fields of a binary request for one output of one input."""
+    head = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": tensor.name,
+                    "datatype": tensor.datatype,
+                    "shape": tensor.shape,
+                    "parameters": {"binary_data_size": len(tensor.data)},
+                }
+            ],
+            "outputs": [{"name": output, "parameters": {"binary_data": True}}],
+        },
+        separators=(",", ":"),
+    ).encode()
+    headers = Headers(
+        [("content-type", "application/octet-stream"), (HEADER_LENGTH, str(len(head)))]
+    )
+    return head + tensor.data, headers
+
+
+def parse_infer_answer(headers: Headers, body: bytes, output: str) -> InferAnswer:
+    """The values of `output`, whether the backend sent them as JSON or as binary.
+
+    Raises:
+        UpstreamUnavailableError: The answer breaks the protocol, lacks the output, is not of
+            batch size one, or holds a value that is not finite.
+    """
+    try:
+        head, raw = _split(headers, body)
+        document = json.loads(head)
+        values = _output_values(document, raw, output)
+        version = document.get("model_version", "")
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as exc:
+        raise UpstreamUnavailableError(
+            f"The backend's answer breaks the Open Inference Protocol ({_reason(exc)})."
+        ) from exc
+    if not all(map(math.isfinite, values)):
+        raise UpstreamUnavailableError(
+            f"The model answered with a value that is not finite in output {output!r}."
+        )
+    return InferAnswer(str(version), values)
+
+
+def _split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
+    length = headers.last(HEADER_LENGTH)
+    if length is None:
+        return body, b""
+    size = int(length)
+    if not 0 <= size <= len(body):
+        raise ValueError(f"{HEADER_LENGTH} is {size}, the body has {len(body)} bytes")
+    return body[:size], body[size:]
+
+
+def _output_values(document: dict[str, object], raw: bytes, wanted: str) -> tuple[float, ...]:
+    outputs = document["outputs"]
+    if not isinstance(outputs, list):
+        raise TypeError("outputs is no list")
+    offset = 0
+    for output in outputs:
+        size = (output.get("parameters") or {}).get("binary_data_size")
+        if output["name"] == wanted:
+            count = _count(output["shape"])
+            if size is None:
+                values = tuple(map(float, _flatten(output["data"])))
+            else:
+                values = _unpack(output["datatype"], raw[offset : offset + size])
+            if len(values) != count:
+                raise ValueError(f"output {wanted!r} has {len(values)} values, its shape {count}")
+            return values
+        offset += size or 0
+    raise KeyError(f"output {wanted!r}")
+
+
+def _count(shape: list[int]) -> int:
+    """Values of one row; the batch dimension has to be one."""
+    if len(shape) > 1 and shape[0] != 1:
+        raise ValueError(f"asked for one row, got shape {shape}")
+    return math.prod(shape)
+
+
+def _unpack(datatype: str, data: bytes) -> tuple[float, ...]:
+    code = FLOAT_FORMATS[datatype]
+    return struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data)
+
+
+def _flatten(data: object) -> list[float]:
+    """JSON data comes flat or nested (the protocol allows both)."""
+    while isinstance(data, list) and data and isinstance(data[0], list):
+        data = [value for row in data for value in row]
+    if not isinstance(data, list):
+        raise TypeError("data is no list")
+    return data
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error) or type(error).__name__
+
+
+def read_error_text(body: bytes) -> str:
+    """What a backend says in an error answer; empty when it says nothing readable."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    text = document.get("detail") or document.get("error")
+    return text[:MAX_ERROR_TEXT] if isinstance(text, str) else ""

@@ -1,0 +1,1 @@
+"""What the edge serves: one module per family of paths."""

@@ -1,0 +1,101 @@
+"""`/v2/…`: the Open Inference Protocol, passed through to the backend.
+
+Bodies pass as they are: the guest has no zlib, and a compressed or binary body needs no reading
+here. The answer is relayed as it arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.exchange import Exchange, Placement
+from edgekit.http import Headers, Response
+from edgekit.ports import UpstreamResponse
+from edgekit.routing import Route
+
+__all__ = ["ROUTE", "relayed_headers"]
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""RFC 9110, section 7.6.1, with the fields of older proxies and those a guest may not set."""
+
+TRIGGER_PREFIX = "spin-"
+"""Fields that Spin adds about the request; they describe this hop."""
+
+
+def relayed_headers(headers: Headers) -> Headers:
+    """The end-to-end fields, without those that `Connection` names."""
+    named = (headers.get("connection") or "").split(",")
+    dropped = HOP_BY_HOP | {name.strip().lower() for name in named}
+    return Headers(
+        (name, value)
+        for name, value in headers
+        if name not in dropped and not name.startswith(TRIGGER_PREFIX)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRequest:
+    """A call to pass through, read."""
+
+    body: bytes
+
+    def prepare(self, exchange: Exchange) -> RelayCall:
+        """Take out what belongs to this hop."""
+        request = exchange.request
+        target = f"{request.path}?{request.query}" if request.query else request.path
+        headers = relayed_headers(request.headers)
+        headers.remove("content-length")  # set anew from the body
+        return RelayCall(request.method, target, headers, self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayCall:
+    """The same call as the backend will see it."""
+
+    method: str
+    target: str
+    headers: Headers
+    body: bytes
+
+    def call(self, exchange: Exchange) -> RelayAnswer:
+        """Send it on and wait for the head of the answer."""
+        backend = exchange.backend()
+        answer = backend.relay(self.method, self.target, self.headers, self.body)
+        waited_ms = exchange.end_stage("backend")
+        exchange.placement = Placement("cluster", "passthrough", waited_ms)
+        return RelayAnswer(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """The backend's answer, its body still arriving."""
+
+    answer: UpstreamResponse
+
+    def respond(self, _exchange: Exchange) -> Response:
+        """Relay status, fields and body."""
+        answer = self.answer
+        return Response(answer.status, relayed_headers(answer.headers), answer.chunks)
+
+
+def _parse(exchange: Exchange, _held: Sequence[str]) -> RelayRequest:
+    return RelayRequest(exchange.request.read(exchange.settings.max_body_bytes))
+
+
+ROUTE = Route("/v2/...", ("GET", "POST"), _parse)
