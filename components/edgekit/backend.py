@@ -110,17 +110,17 @@ class Backend:
         """Clients learn what happened; where the backend lives is for the log alone."""
         self.log(f"backend {self.url}: {method} {target}: {error}")
         if isinstance(error, UpstreamTimeoutError):
-            return DeadlineExceededError(f"The backend took too long ({error}).")
-        return UpstreamUnavailableError(f"The backend cannot be reached ({error}).")
+            return DeadlineExceededError(f"the backend took too long ({error})")
+        return UpstreamUnavailableError(f"the backend cannot be reached ({error})")
 
     def _refusal(self, response: UpstreamResponse, content: bytes, call: str) -> EdgeError:
         text = read_error_text(content)
         kind = REFUSALS.get(response.status, UpstreamUnavailableError)
         if kind is UpstreamUnavailableError:
             self.log(f"backend {self.url}: {call}: status {response.status}: {text}")
-            return kind(f"The backend failed with status {response.status}.")
+            return kind(f"the backend failed with status {response.status}")
         return kind(
-            text or f"The backend refused with status {response.status}.",
+            text or f"the backend refused with status {response.status}",
             retry_after_s=_seconds(response.headers.last("retry-after")),
         )
 

@@ -124,7 +124,7 @@ def _join(chunks: Iterator[bytes], limit_bytes: int) -> bytes:
 
 def _too_large(limit_bytes: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(
-        f"The request body exceeds {limit_bytes} bytes, the limit of this edge: send less."
+        f"the request body exceeds {limit_bytes} bytes, the limit of this edge: send less"
     )
 
 

@@ -46,7 +46,7 @@ class Pipeline:
             response = problem_response(error, style, exchange.trace.request_id)
         except Exception:
             exchange.log(traceback.format_exc())
-            fault = InternalError("The edge failed; its log has the details.")
+            fault = InternalError("the edge failed; its log has the details")
             response = problem_response(fault, style, exchange.trace.request_id)
         exchange.stamp(response)
         return response
@@ -54,13 +54,9 @@ class Pipeline:
 
 def _run(route: Route, held: Sequence[str], exchange: Exchange) -> Response:
     parsed = route.parse(exchange, held)
-    exchange.end_stage("parse")
     if isinstance(parsed, Response):
         return parsed
+    exchange.end_stage("parse")
     prepared = parsed.prepare(exchange)
-    exchange.end_stage("prepare")
     answered = prepared.call(exchange)
-    exchange.end_stage("call")
-    response = answered.respond(exchange)
-    exchange.end_stage("respond")
-    return response
+    return answered.respond(exchange)

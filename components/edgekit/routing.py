@@ -91,15 +91,15 @@ def find_route(routes: Sequence[Route], path: str, method: str) -> tuple[Route, 
     """
     segments = [unquote(part) for part in path.strip("/").split("/")]
     if any(segment in (".", "..") for segment in segments):
-        raise InvalidInputError(f"The path {path!r} holds dot segments: send it resolved.")
+        raise InvalidInputError(f"the path {path!r} holds dot segments: send it resolved")
     for route in routes:
         held = route.match(segments)
         if held is None:
             continue
         if method not in route.allow():
             raise MethodNotAllowedError(
-                f"{path} does not take {method}; it takes {', '.join(route.allow())}.",
+                f"{path} does not take {method}; it takes {', '.join(route.allow())}",
                 allow=route.allow(),
             )
         return route, held
-    raise RouteNotFoundError(f"There is nothing at {path}; GET / lists what there is.")
+    raise RouteNotFoundError(f"there is nothing at {path}; GET / lists what there is")

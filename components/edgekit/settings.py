@@ -19,12 +19,14 @@ class Settings:
         backend_url: Scheme, host and port, without a slash at the end.
         backend_timeouts: Of one call to the backend.
         max_body_bytes: Largest request body.
+        max_image_pixels: Largest picture decoded here, width times height.
         metadata_ttl_s: How long a model's metadata is trusted without asking.
     """
 
     backend_url: str
     backend_timeouts: Timeouts
     max_body_bytes: int
+    max_image_pixels: int
     metadata_ttl_s: float
 
 
@@ -43,10 +45,11 @@ def read_settings(variables: Variables) -> Settings:
             between_bytes_s=reader.number("backend_between_bytes_timeout_ms", 1, 600_000) / 1000,
         ),
         max_body_bytes=reader.number("max_body_bytes", 1, 1 << 30),
+        max_image_pixels=reader.number("max_image_pixels", 1, 1 << 24),
         metadata_ttl_s=reader.number("metadata_ttl_s", 0, 86_400),
     )
     if reader.faults:
-        raise InternalError("The component is misconfigured: " + "; ".join(reader.faults) + ".")
+        raise InternalError("the component is misconfigured: " + "; ".join(reader.faults))
     return settings
 
 

@@ -60,7 +60,9 @@ class HttpHandler(IncomingHandler):
             return method, self.answer(request)
         except BaseException:
             traceback.print_exc(file=sys.stderr)
-            return method, problem_response(InternalError("The component failed: see its log."))
+            return method, problem_response(
+                InternalError("the component failed; its log has the details")
+            )
 
 
 def _parse(incoming: types.IncomingRequest) -> Request:
@@ -86,7 +88,7 @@ def _chunks(incoming: types.IncomingRequest) -> Iterator[bytes]:
             except Err as error:
                 if isinstance(error.value, StreamError_Closed):
                     return
-                raise InvalidInputError("The request body broke off.") from error
+                raise InvalidInputError("the request body broke off") from error
             if chunk:
                 yield chunk
 

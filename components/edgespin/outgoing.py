@@ -8,7 +8,6 @@ the host through `RequestOptions`; without them its default is 600 seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 from spin_sdk.wit.imports import outgoing_handler, types
@@ -64,7 +63,7 @@ class OutboundClient:
         try:
             future = outgoing_handler.handle(outgoing, _options(request.timeouts))
         except Err as error:
-            _raise(error.value, error)
+            raise _translated(error.value) from error
         if body is not None:
             _write_body(body, request.body)
         response = _wait(future)
@@ -125,7 +124,7 @@ def _wait(future: types.FutureIncomingResponse) -> types.IncomingResponse:
     if not isinstance(result, Ok):  # the outer layer: not ready, or taken twice
         raise UpstreamError("the host gave no result for the call")
     if not isinstance(result.value, Ok):
-        _raise(result.value.value, result.value)
+        raise _translated(result.value.value) from result.value
     return result.value.value
 
 
@@ -138,7 +137,7 @@ def _chunks(response: types.IncomingResponse) -> Iterator[bytes]:
             except Err as error:
                 if isinstance(error.value, StreamError_Closed):
                     return
-                _raise(_stream_error_code(error.value), error)
+                raise _translated(_stream_error_code(error.value)) from error
             if chunk:
                 yield chunk
 
@@ -150,11 +149,10 @@ def _stream_error_code(error: object) -> object:
     return None
 
 
-def _raise(code: object, cause: BaseException) -> NoReturn:
-    """Translate a `wasi:http` error code."""
-    if isinstance(code, TIMEOUT_CODES):
-        raise UpstreamTimeoutError(_describe(code)) from cause
-    raise UpstreamError(_describe(code)) from cause
+def _translated(code: object) -> UpstreamError:
+    """What a `wasi:http` error code means to a caller."""
+    kind = UpstreamTimeoutError if isinstance(code, TIMEOUT_CODES) else UpstreamError
+    return kind(_describe(code))
 
 
 def _describe(code: object) -> str:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from dataclasses import dataclass
 
-from edgekit.errors import UpstreamUnavailableError
+from edgekit.errors import InvalidInputError, UpstreamUnavailableError
 from edgekit.http import Headers
+from edgekit.processing.tensor import unpack
 
 __all__ = [
     "HEADER_LENGTH",
@@ -30,10 +30,10 @@ __all__ = [
 HEADER_LENGTH = "inference-header-content-length"
 """Bytes of the JSON head; what follows them is binary."""
 
-FLOAT_FORMATS = {"FP16": "e", "FP32": "f", "FP64": "d"}
-"""Data types a classifier's scores may have, as `struct` characters."""
-
 MAX_ERROR_TEXT = 500
+
+FAULTS = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInputError)
+"""What reading a document of the wrong shape raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class InferAnswer:
 
     Attributes:
         model_version: Version that answered; empty when the backend does not say.
-        values: The output tensor, flat, all finite.
+        values: The output tensor, flat.
     """
 
     model_version: str
@@ -85,22 +85,18 @@ def parse_infer_answer(headers: Headers, body: bytes, output: str) -> InferAnswe
     """The values of `output`, whether the backend sent them as JSON or as binary.
 
     Raises:
-        UpstreamUnavailableError: The answer breaks the protocol, lacks the output, is not of
-            batch size one, or holds a value that is not finite.
+        UpstreamUnavailableError: The answer breaks the protocol, lacks the output, or is not of
+            batch size one.
     """
     try:
         head, raw = _split(headers, body)
         document = json.loads(head)
         values = _output_values(document, raw, output)
         version = document.get("model_version", "")
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as exc:
+    except FAULTS as exc:
         raise UpstreamUnavailableError(
-            f"The backend's answer breaks the Open Inference Protocol ({_reason(exc)})."
+            f"the backend's answer breaks the Open Inference Protocol ({_reason(exc)})"
         ) from exc
-    if not all(map(math.isfinite, values)):
-        raise UpstreamUnavailableError(
-            f"The model answered with a value that is not finite in output {output!r}."
-        )
     return InferAnswer(str(version), values)
 
 
@@ -126,7 +122,7 @@ def _output_values(document: dict[str, object], raw: bytes, wanted: str) -> tupl
             if size is None:
                 values = tuple(map(float, _flatten(output["data"])))
             else:
-                values = _unpack(output["datatype"], raw[offset : offset + size])
+                values = tuple(unpack(raw[offset : offset + size], output["datatype"]))
             if len(values) != count:
                 raise ValueError(f"output {wanted!r} has {len(values)} values, its shape {count}")
             return values
@@ -139,11 +135,6 @@ def _count(shape: list[int]) -> int:
     if len(shape) > 1 and shape[0] != 1:
         raise ValueError(f"asked for one row, got shape {shape}")
     return math.prod(shape)
-
-
-def _unpack(datatype: str, data: bytes) -> tuple[float, ...]:
-    code = FLOAT_FORMATS[datatype]
-    return struct.unpack(f"<{len(data) // struct.calcsize(code)}{code}", data)
 
 
 def _flatten(data: object) -> list[float]:

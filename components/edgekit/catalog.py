@@ -1,0 +1,81 @@
+"""Model metadata, kept in the key-value store so that a request needs one call to the backend.
+
+An entry is trusted until it expires, or until an answer's `Inference-Model` names another digest
+than the entry does (`edgekit.routes.classify`). One entry per model and version that exists, so
+clients cannot fill the store.
+"""
+
+from __future__ import annotations
+
+import json
+
+from edgekit.backend import model_path
+from edgekit.errors import UpstreamUnavailableError
+from edgekit.exchange import Exchange
+from edgekit.ports import StoreUnavailableError
+from edgekit.protocols.model_metadata import ClassifierMetadata, parse_classifier_metadata
+
+__all__ = ["fetch_metadata", "find_metadata"]
+
+PREFIX = "meta/"
+SCHEMA = 1
+"""Of a stored entry; one of another schema is as good as none."""
+
+
+def find_metadata(exchange: Exchange, name: str, version: str | None) -> ClassifierMetadata | None:
+    """The stored metadata; None when there is none, or none that may be trusted."""
+    try:
+        entry = exchange.ports.store.get(_key(name, version))
+    except StoreUnavailableError as error:
+        exchange.log(f"metadata of {name!r} was not read: {error}")
+        return None
+    if entry is None:
+        return None
+    try:
+        stored = json.loads(entry)
+        remaining_s = stored["expires_s"] - exchange.ports.clock.now_s()
+        # A wall clock that was set back must not prolong an entry's life.
+        if stored["schema"] != SCHEMA or not 0 < remaining_s <= exchange.settings.metadata_ttl_s:
+            return None
+        return parse_classifier_metadata(stored["document"])
+    except (ValueError, KeyError, TypeError, UpstreamUnavailableError) as error:
+        exchange.log(f"metadata of {name!r} in the store is damaged: {error}")
+        return None
+
+
+def fetch_metadata(
+    exchange: Exchange, name: str, version: str | None, *, of_version: str | None = None
+) -> ClassifierMetadata:
+    """The metadata as the backend gives it now; it is stored once the client has its answer.
+
+    Args:
+        exchange: The request it is for.
+        name: Model name.
+        version: Version the client asked for, None for the active one; the entry's key.
+        of_version: Version to ask about where it is known better than by `version`.
+
+    Raises:
+        EdgeError: The backend cannot be reached, refuses, or gives a document without sense.
+    """
+    _, content = exchange.backend().call("GET", model_path(name, of_version or version))
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        raise UpstreamUnavailableError("the model's metadata is no JSON.") from exc
+    metadata = parse_classifier_metadata(document)
+    expires_s = exchange.ports.clock.now_s() + exchange.settings.metadata_ttl_s
+    entry = {"schema": SCHEMA, "expires_s": expires_s, "document": document}
+    value = json.dumps(entry, separators=(",", ":")).encode()
+
+    def store() -> None:
+        try:
+            exchange.ports.store.set(_key(name, version), value)
+        except StoreUnavailableError as error:
+            exchange.log(f"metadata of {name!r} was not stored: {error}")
+
+    exchange.after.append(store)
+    return metadata
+
+
+def _key(name: str, version: str | None) -> str:
+    return f"{PREFIX}{name}/{version or ''}"

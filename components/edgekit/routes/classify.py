@@ -1,0 +1,203 @@
+"""`POST /v1/classify/{model}`: a picture in, named classes with confidences out.
+
+Decoding, fitting, softmax and top-k happen here; the backend gets one tensor as a binary request.
+What the model wants comes from its metadata. When an answer shows that the model has changed
+since, the metadata is fetched again, and the picture goes out a second time only if the new model
+wants it otherwise: old labels never name the classes of a new model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgekit.backend import model_path
+from edgekit.catalog import fetch_metadata, find_metadata
+from edgekit.errors import (
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    UpstreamUnavailableError,
+)
+from edgekit.exchange import Exchange, Placement
+from edgekit.http import Headers, Response
+from edgekit.processing.preparation import prepare
+from edgekit.processing.raster import Image
+from edgekit.processing.tensor import Prediction, top_k
+from edgekit.protocols.classify import ClassifyQuery, format_answer, parse_image, parse_query
+from edgekit.protocols.inference_headers import ModelIdentity, parse_model_identity
+from edgekit.protocols.model_metadata import ClassifierMetadata
+from edgekit.protocols.oip import InferAnswer, Tensor, encode_infer_request, parse_infer_answer
+from edgekit.routing import Route
+
+__all__ = ["ROUTE"]
+
+SWAP_RETRY_S = 1.0
+"""A model that changes twice within one request is being rolled out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """What the client asks, with the picture still in its transfer form."""
+
+    query: ClassifyQuery
+    body: bytes
+
+    def prepare(self, exchange: Exchange) -> ClassifyCall:
+        """Decode the picture and fit it to the model.
+
+        The picture comes first: bad input is the client's to know, even while the backend is away.
+        """
+        max_pixels = exchange.settings.max_image_pixels
+        image = parse_image(exchange.request, self.query, self.body, max_pixels)
+        exchange.end_stage("decode")
+        metadata = find_metadata(exchange, self.query.model, self.query.version)
+        stored = metadata is not None
+        if metadata is None:
+            metadata = fetch_metadata(exchange, self.query.model, self.query.version)
+        exchange.end_stage("metadata")
+        tensor = _tensor(image, metadata)
+        exchange.end_stage("tensor")
+        return ClassifyCall(self.query, image, metadata, tensor, may_be_stale=stored)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyCall:
+    """One tensor for one model.
+
+    Attributes:
+        query: What the client asks.
+        image: Kept for the case that the model turns out to want it otherwise.
+        metadata: What the tensor was made for.
+        tensor: The model's input.
+        may_be_stale: The metadata comes from the store.
+    """
+
+    query: ClassifyQuery
+    image: Image
+    metadata: ClassifierMetadata
+    tensor: Tensor
+    may_be_stale: bool
+
+    def call(self, exchange: Exchange) -> ClassifyAnswer:
+        """Ask the model, once more where the metadata proves to be out of date."""
+        started_ms = exchange.elapsed_ms()
+        try:
+            answer = self._ask(exchange, self.query.version)
+        except (InvalidInputError, ModelNotFoundError, UpstreamUnavailableError):
+            fresh = self._refetch(exchange, None) if self.may_be_stale else self.metadata
+            if fresh.digest == self.metadata.digest:
+                raise
+            answer = self._fitted_to(fresh)._ask(exchange, fresh.version)
+        if not answer.is_described():
+            answer = self._ask_again(exchange, answer)
+        exchange.end_stage("backend")
+        actual_ms = exchange.elapsed_ms() - started_ms
+        exchange.placement = Placement("cluster", "default", actual_ms)
+        return answer
+
+    def _ask(self, exchange: Exchange, version: str | None) -> ClassifyAnswer:
+        body, headers = encode_infer_request(self.tensor, self.metadata.output)
+        target = f"{model_path(self.query.model, version)}/infer"
+        fields, content = exchange.backend().call("POST", target, headers, body)
+        scores = parse_infer_answer(fields, content, self.metadata.output)
+        identity = parse_model_identity(fields.last("inference-model"))
+        return ClassifyAnswer(self.query, self.metadata, scores, identity, fields)
+
+    def _ask_again(self, exchange: Exchange, answer: ClassifyAnswer) -> ClassifyAnswer:
+        """The answer with the metadata of the model that gave it.
+
+        Raises:
+            ModelNotReadyError: The model changed once more meanwhile.
+        """
+        fresh = self._refetch(exchange, answer.answered_version())
+        renamed = replace(answer, metadata=fresh)
+        if renamed.is_described() and fresh.asks_like(self.metadata):
+            return renamed
+        again = self._fitted_to(fresh)._ask(exchange, fresh.version)
+        if again.is_described():
+            return again
+        raise ModelNotReadyError(
+            f"model {self.query.model!r} is being replaced; try again",
+            retry_after_s=SWAP_RETRY_S,
+        )
+
+    def _refetch(self, exchange: Exchange, version: str | None) -> ClassifierMetadata:
+        query = self.query
+        return fetch_metadata(exchange, query.model, query.version, of_version=version)
+
+    def _fitted_to(self, metadata: ClassifierMetadata) -> ClassifyCall:
+        tensor = _tensor(self.image, metadata)
+        return replace(self, metadata=metadata, tensor=tensor, may_be_stale=False)
+
+
+def _tensor(image: Image, metadata: ClassifierMetadata) -> Tensor:
+    spec = metadata.image
+    data = prepare(image, spec, metadata.datatype)
+    return Tensor(spec.input, metadata.datatype, tuple(spec.shape), data)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyAnswer:
+    """Scores, and the model they came from.
+
+    Attributes:
+        query: What the client asks.
+        metadata: Names the classes.
+        scores: One per class.
+        identity: What the backend says about the model that answered.
+        fields: Of the backend's answer.
+    """
+
+    query: ClassifyQuery
+    metadata: ClassifierMetadata
+    scores: InferAnswer
+    identity: ModelIdentity | None
+    fields: Headers
+
+    def is_described(self) -> bool:
+        """True when `metadata` is of the model that answered."""
+        return self.metadata.describes(self.identity, self.scores.model_version)
+
+    def answered_version(self) -> str | None:
+        """Version that answered; None where the backend does not say."""
+        return (self.identity.version if self.identity else "") or self.scores.model_version or None
+
+    def respond(self, exchange: Exchange) -> Response:
+        """Softmax and top-k, then the client's JSON."""
+        metadata = self.metadata
+        labels = metadata.labels
+        if labels and len(labels) != len(self.scores.values):
+            raise UpstreamUnavailableError(
+                f"the model answered {len(self.scores.values)} classes, it has {len(labels)} labels"
+            )
+        predictions: list[Prediction] = top_k(
+            self.scores.values,
+            kind=metadata.output_kind,
+            labels=labels,
+            k=self.query.top_k,
+            threshold=self.query.threshold,
+        )
+        exchange.end_stage("postprocess")
+        provider = (self.identity.provider if self.identity else "") or metadata.provider
+        body = format_answer(
+            predictions,
+            model=metadata.name,
+            version=self.answered_version() or metadata.version,
+            runtime="/".join(filter(None, (metadata.runtime, provider))) or "unknown",
+            latency_ms=exchange.elapsed_ms(),
+        )
+        headers = Headers([("content-type", "application/json")])
+        for name in ("inference-model", "server-timing"):
+            value = self.fields.get(name)
+            if value is not None:
+                headers.set(name, value)
+        return Response(200, headers, body)
+
+
+def _parse(exchange: Exchange, held: Sequence[str]) -> ClassifyRequest:
+    query = parse_query(exchange.request, held[0])
+    return ClassifyRequest(query, exchange.request.read(exchange.settings.max_body_bytes))
+
+
+ROUTE = Route("/v1/classify/:model", ("POST",), _parse)
