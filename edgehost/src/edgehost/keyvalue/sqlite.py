@@ -1,0 +1,277 @@
+"""A store in a SQLite file, in the form of Spin's own: both can use one file.
+
+Every thread has its own connection, so reads never wait for each other. Writers of this process
+queue at a lock instead of at SQLite's busy handler, which sleeps for milliseconds between tries;
+other processes are waited for by that handler. Both waits end at `_BUSY_TIMEOUT_S`.
+
+The journal is a write-ahead log with ``synchronous=NORMAL``: a crash of the machine may lose the
+last writes, never the consistency of the file; a crash of the host loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgehost.errors import StoreError
+from edgehost.keyvalue.limits import (
+    AnswerSize,
+    check_entry,
+    check_key,
+    counter_from_bytes,
+    counter_to_bytes,
+    sum_in_64_bits,
+)
+
+__all__ = ["SqliteDatabase", "SqliteStore"]
+
+_BUSY_TIMEOUT_S = 5.0
+# Memory-mapped reads save a system call per page; the file of a development machine is small.
+_MMAP_BYTES = 64 << 20
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS spin_key_value (
+    store TEXT NOT NULL,
+    key   TEXT NOT NULL,
+    value BLOB NOT NULL,
+
+    PRIMARY KEY (store, key)
+)
+"""
+_GET = "SELECT value FROM spin_key_value WHERE store=? AND key=?"
+_EXISTS = "SELECT 1 FROM spin_key_value WHERE store=? AND key=?"
+_KEYS = "SELECT key FROM spin_key_value WHERE store=?"
+_SET = (
+    "INSERT INTO spin_key_value (store, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT(store, key) DO UPDATE SET value=excluded.value"
+)
+_INSERT_ABSENT = (
+    "INSERT INTO spin_key_value (store, key, value) VALUES (?, ?, ?) "
+    "ON CONFLICT(store, key) DO NOTHING"
+)
+_SWAP = "UPDATE spin_key_value SET value=? WHERE store=? AND key=? AND value=?"
+_DELETE = "DELETE FROM spin_key_value WHERE store=? AND key=?"
+
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "the disk is full: free some space",
+    sqlite3.SQLITE_READONLY: "the file may only be read: check its permissions",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: check the directory and its permissions",
+    sqlite3.SQLITE_BUSY: f"another process held the file for more than {_BUSY_TIMEOUT_S:g} s",
+    sqlite3.SQLITE_NOTADB: "the file is no SQLite database: move it away",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: move it away",
+    sqlite3.SQLITE_IOERR: "the disk failed, or a file would grow past its limit",
+}
+
+
+class _Connection(sqlite3.Connection):
+    """A connection that can be referred to weakly."""
+
+
+class SqliteDatabase:
+    """One database file and its connections, shared by the stores kept in it.
+
+    Nothing is opened before the first use, so that an app whose guests never touch the store needs
+    no writable directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Keep the stores in the file at `path`, which is created with its directory."""
+        self.path = path
+        self._local = threading.local()
+        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        self._write_lock = threading.Lock()
+        self._closed = False
+
+    def reader(self) -> sqlite3.Connection:
+        """This thread's connection. Raises `sqlite3.Error` or `OSError` when it cannot be made."""
+        connection: _Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            with self._write_lock:  # the first one creates the file and sets its journal
+                connection = self._open()
+            self._local.connection = connection
+        return connection
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, while no other thread of this process writes."""
+        connection = self.reader()
+        if not self._write_lock.acquire(timeout=_BUSY_TIMEOUT_S):
+            raise StoreError(
+                f"{self.path}: other threads wrote for more than {_BUSY_TIMEOUT_S:g} s"
+            )
+        try:
+            yield connection
+        finally:
+            self._write_lock.release()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """As `writer`, with everything done inside kept together or not at all."""
+        with self.writer() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _open(self) -> _Connection:
+        if self._closed:
+            raise StoreError(f"{self.path}: the store is closed")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            self.path,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,  # autocommit: one statement is one transaction
+            check_same_thread=False,  # `close` is called from another thread
+            factory=_Connection,
+            cached_statements=32,
+        )
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
+            connection.execute(_CREATE)
+        except BaseException:
+            connection.close()
+            raise
+        self._connections.add(connection)
+        return connection
+
+    def close(self) -> None:
+        """Close every connection; call it when no guest runs any more."""
+        with self._write_lock:
+            self._closed = True
+            for connection in list(self._connections):
+                connection.close()
+
+
+class SqliteStore:
+    """The entries of one label in a database; a `Store`."""
+
+    __slots__ = ("_database", "_label")
+
+    def __init__(self, database: SqliteDatabase, label: str) -> None:
+        self._database = database
+        self._label = label
+
+    def get(self, key: str) -> bytes | None:
+        """The value, or None when absent."""
+        check_key(key)
+        try:
+            row = self._database.reader().execute(_GET, (self._label, key)).fetchone()
+        except (sqlite3.Error, OSError) as exc:
+            raise self._failed(exc) from exc
+        return None if row is None else _as_bytes(row[0])
+
+    def set(self, key: str, value: bytes) -> None:
+        """Store `value`, replacing what was there."""
+        check_entry(key, value)
+        with self._failing_clearly(), self._database.writer() as connection:
+            connection.execute(_SET, (self._label, key, value))
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; absent is fine."""
+        check_key(key)
+        with self._failing_clearly(), self._database.writer() as connection:
+            connection.execute(_DELETE, (self._label, key))
+
+    def exists(self, key: str) -> bool:
+        """True when `key` holds a value."""
+        check_key(key)
+        with self._failing_clearly():
+            row = self._database.reader().execute(_EXISTS, (self._label, key)).fetchone()
+        return row is not None
+
+    def get_keys(self) -> list[str]:
+        """Every key."""
+        size = AnswerSize()
+        keys = []
+        with self._failing_clearly():
+            for (key,) in self._database.reader().execute(_KEYS, (self._label,)):
+                size.add((key,))
+                keys.append(key)
+        return keys
+
+    def get_many(self, keys: Sequence[str]) -> list[tuple[str, bytes | None]]:
+        """Values in the order of `keys`, of one moment."""
+        for key in keys:
+            check_key(key)
+        size = AnswerSize()
+        found: list[tuple[str, bytes | None]] = []
+        with self._failing_clearly():
+            connection = self._database.reader()
+            connection.execute("BEGIN")
+            try:
+                for key in keys:
+                    row = connection.execute(_GET, (self._label, key)).fetchone()
+                    entry = (key, None if row is None else _as_bytes(row[0]))
+                    size.add(entry)
+                    found.append(entry)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        return found
+
+    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Store all items, or none of them."""
+        for key, value in items:
+            check_entry(key, value)
+        rows = [(self._label, key, value) for key, value in items]
+        with self._failing_clearly(), self._database.transaction() as connection:
+            connection.executemany(_SET, rows)
+
+    def delete_many(self, keys: Sequence[str]) -> None:
+        """Remove all keys, or none of them; absent ones are fine."""
+        for key in keys:
+            check_key(key)
+        rows = [(self._label, key) for key in keys]
+        with self._failing_clearly(), self._database.transaction() as connection:
+            connection.executemany(_DELETE, rows)
+
+    def increment(self, key: str, delta: int) -> int:
+        """Add `delta` to the counter at `key` (absent counts as 0) atomically; the new value."""
+        check_key(key)
+        with self._failing_clearly(), self._database.transaction() as connection:
+            row = connection.execute(_GET, (self._label, key)).fetchone()
+            number = counter_from_bytes(key, None if row is None else _as_bytes(row[0]))
+            total = sum_in_64_bits(key, number, delta)
+            connection.execute(_SET, (self._label, key, counter_to_bytes(total)))
+            return total
+
+    def compare_and_swap(self, key: str, expected: bytes | None, value: bytes) -> bool:
+        """Set `key` when it still holds `expected` (None: absent); True when set."""
+        check_entry(key, value)
+        with self._failing_clearly(), self._database.writer() as connection:
+            if expected is None:
+                cursor = connection.execute(_INSERT_ABSENT, (self._label, key, value))
+            else:
+                cursor = connection.execute(_SWAP, (value, self._label, key, expected))
+            return cursor.rowcount == 1
+
+    @contextlib.contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as exc:
+            raise self._failed(exc) from exc
+
+    def _failed(self, exc: sqlite3.Error | OSError) -> StoreError:
+        if isinstance(exc, OSError):
+            return StoreError(f"{self._database.path}: {exc.strerror or exc}")
+        code = getattr(exc, "sqlite_errorcode", None)
+        # The low byte is the kind of failure; the rest says where in SQLite it happened.
+        remedy = _REMEDIES.get(code & 0xFF) if code is not None else None
+        return StoreError(f"{self._database.path}: {f'{remedy} ({exc})' if remedy else exc}")
+
+
+def _as_bytes(value: object) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise StoreError(f"another program stored the value as {type(value).__name__}, not as bytes")
