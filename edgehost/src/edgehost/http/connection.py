@@ -16,6 +16,7 @@ Rules this module keeps:
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -35,6 +36,7 @@ __all__ = ["ServerConnection"]
 
 PIPELINE_LIMIT_BYTES = 64 * 1024
 _NEVER = float("inf")
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE)
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 
@@ -58,6 +60,7 @@ class ServerConnection(asyncio.Protocol):
         self._reading_paused = False
         self._receiving = False
         self._deaf = False
+        self._continue_owed = False
         self._dropped_bytes = 0
         self._shutting_down = False
         self.deadline = _NEVER
@@ -91,7 +94,7 @@ class ServerConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """The client will send no more: asyncio closes the transport next."""
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         """Free everything, whatever the reason."""
         self.deadline = _NEVER
         self._server.connection_closed(self)
@@ -127,7 +130,8 @@ class ServerConnection(asyncio.Protocol):
         """Frame a response head into `out`."""
         if not any(name == b"date" for name, _ in fields):
             fields = [*fields, (b"date", self._server.date())]
-        if self._shutting_down:
+        if self._shutting_down or self._continue_owed:
+            # A client still waiting for 100 may or may not send its body: framing is lost.
             fields = [*fields, (b"connection", b"close")]
         response = h11.Response(
             status_code=status, headers=fields, reason=_REASONS.get(status, b"")
@@ -148,7 +152,8 @@ class ServerConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             return
-        if self._h11.they_are_waiting_for_100_continue and exchange.body.wanted:
+        if self._continue_owed and exchange.body.wanted and not exchange.head_sent:
+            self._continue_owed = False
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             self._transport.write(self._h11.send(go_on))
         self._flow_control(exchange)
@@ -162,7 +167,7 @@ class ServerConnection(asyncio.Protocol):
             exchange.body.fail(BodyFailedError("the response was complete before the request"))
             exchange.body.cancel()
             self.deadline = self._server.now() + self._limits.drain_timeout_s
-            if self._h11.they_are_waiting_for_100_continue or self._deaf:
+            if self._continue_owed or self._deaf:
                 self._linger()
                 return
             self._resume_reading()
@@ -233,13 +238,13 @@ class ServerConnection(asyncio.Protocol):
             self._refuse(exc.status, str(exc))
             return
         self.deadline = _NEVER
-        exchange = Exchange(
-            self, head, expects_continue=self._h11.they_are_waiting_for_100_continue
-        )
+        self._continue_owed = self._h11.they_are_waiting_for_100_continue
+        exchange = Exchange(self, head, expects_continue=self._continue_owed)
         self._exchange = exchange
         self._server.exchange_begun(exchange)
 
     def _feed(self, event: h11.Data) -> None:
+        self._continue_owed = False
         exchange = self._exchange
         if exchange is None:
             return
@@ -390,16 +395,15 @@ def _split_target(event: h11.Request, host: bytes | None) -> tuple[str, str]:
         if host is None:
             raise _BadRequestError(400, "no Host field")
         return host.decode("ascii"), _text(target)
-    lower = target.lower()
-    if lower.startswith((b"http://", b"https://")):
-        authority, slash, rest = target.split(b"://", 1)[1].partition(b"/")
-        authority, mark, query = authority.partition(b"?")
-        if not is_authority(authority):
-            raise _BadRequestError(400, "the request target has no valid authority")
-        if host is not None and host.lower() != authority.lower():
-            raise _BadRequestError(400, "authority in 'Host' does not match authority in URI")
-        return authority.decode("ascii"), _text(b"/" + mark + query + rest if mark else b"/" + rest)
-    raise _BadRequestError(400, f"the request target is not a path: {target[:64]!r}")
+    absolute = _ABSOLUTE_FORM.fullmatch(target)
+    if absolute is None:
+        raise _BadRequestError(400, f"the request target is not a path: {target[:64]!r}")
+    authority, rest = absolute.groups()
+    if not is_authority(authority):
+        raise _BadRequestError(400, "the request target has no valid authority")
+    if host is not None and host.lower() != authority.lower():
+        raise _BadRequestError(400, "authority in 'Host' does not match authority in URI")
+    return authority.decode("ascii"), _text(rest if rest.startswith(b"/") else b"/" + rest)
 
 
 def _text(target: bytes) -> str:

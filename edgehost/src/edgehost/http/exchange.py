@@ -185,6 +185,11 @@ class Exchange:
         return self._answered
 
     @property
+    def head_sent(self) -> bool:
+        """True once the status line has left."""
+        return self._head_sent
+
+    @property
     def over(self) -> bool:
         """True once the response was sent or given up."""
         return self._over

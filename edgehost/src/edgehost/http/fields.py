@@ -46,8 +46,10 @@ _NOT_TRAILERS = FORBIDDEN | {
     "trailer",
 }
 
-_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%:-]*@)?"
-                        rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_AUTHORITY = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=%:-]*@)?"
+    rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?"
+)
 _DIGITS = re.compile(rb"[0-9]{1,19}")
 
 
@@ -77,9 +79,7 @@ def trailers_from_wire(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
 def to_wire(headers: Headers, *, trailers: bool = False) -> list[tuple[bytes, bytes]]:
     """A guest's fields ready for the wire, without those the transport writes itself."""
     dropped = _NOT_TRAILERS if trailers else FORBIDDEN
-    return [
-        (name.encode("ascii"), value) for name, value in headers if name.lower() not in dropped
-    ]
+    return [(name.encode("ascii"), value) for name, value in headers if name.lower() not in dropped]
 
 
 def content_length(headers: Headers) -> int | None:

@@ -21,7 +21,7 @@ _STOP_TIMEOUT_S = 5.0
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's loop where it is installed: half the cost per request of asyncio's own."""
+    """Prefer uvloop's loop: half the cost per request of asyncio's own."""
     try:
         import uvloop
     except ImportError:

@@ -113,6 +113,11 @@ class InboundBody:
         return self._cancelled
 
     @property
+    def producer_paused(self) -> bool:
+        """True while the producer waits for the guest to read."""
+        return self._producer_paused
+
+    @property
     def ended(self) -> bool:
         """True once the last byte has arrived."""
         return self._ended

@@ -119,7 +119,7 @@ class HttpServer:
         try:
             await asyncio.wait_for(self._drained.wait(), grace_s)
             finished = True
-        except asyncio.TimeoutError:
+        except TimeoutError:
             finished = False
         for connection in list(self._connections):
             connection.abort()
