@@ -5,7 +5,8 @@ HostError
 ├── GuestError         a guest gave no answer
 │   ├── GuestTrapError       trap, missing import, uncaught exception
 │   ├── GuestTimeoutError    ran past its wall-clock limit
-│   └── GuestExitError       called `wasi:cli/exit`
+│   ├── GuestExitError       called `wasi:cli/exit`
+│   └── GuestCancelledError  stopped because its client has gone
 ├── StoreError         a key-value store cannot serve (`edgehost.keyvalue`)
 └── body and outbound errors (`edgehost.ports`)
 """
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "ConfigError",
+    "GuestCancelledError",
     "GuestError",
     "GuestExitError",
     "GuestTimeoutError",
@@ -63,6 +65,12 @@ class GuestExitError(GuestError):
     """The guest called `wasi:cli/exit`."""
 
     code = "guest_exited"
+
+
+class GuestCancelledError(GuestError):
+    """The host stopped the guest because nobody waits for its answer."""
+
+    code = "guest_cancelled"
 
 
 class StoreError(HostError):

@@ -1,0 +1,28 @@
+"""wasi:filesystem — no directory is opened for a component, so no file can be reached."""
+
+from __future__ import annotations
+
+from edgehost.wasi.io import IoError
+from edgehost.wasm.guest import Guest
+from edgehost.wasm.interfaces import HostInterface
+from edgehost.wasm.resources import Resource
+
+__all__ = ["INTERFACES"]
+
+preopens = HostInterface("wasi:filesystem/preopens@0.2")
+types = HostInterface("wasi:filesystem/types@0.2")
+
+
+@preopens.function("get-directories")
+def get_directories(_guest: Guest) -> list[tuple[Resource, str]]:
+    """No directories."""
+    return []
+
+
+@types.function("filesystem-error-code")
+def filesystem_error_code(_guest: Guest, _error: IoError) -> str | None:
+    """No error of this host comes from a file system."""
+    return None
+
+
+INTERFACES = (preopens, types)

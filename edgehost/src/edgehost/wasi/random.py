@@ -1,0 +1,45 @@
+"""wasi:random — all three kinds come from the system's secure source."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from edgehost.errors import GuestTrapError
+from edgehost.wasm.guest import Guest
+from edgehost.wasm.interfaces import HostInterface
+
+__all__ = ["INTERFACES"]
+
+MAX_RANDOM_BYTES: Final = 1 << 20
+"""Per call. WASI sets no bound, but the bytes pass through the host's memory."""
+
+secure = HostInterface("wasi:random/random@0.2")
+insecure = HostInterface("wasi:random/insecure@0.2")
+insecure_seed = HostInterface("wasi:random/insecure-seed@0.2")
+
+
+@secure.function("get-random-bytes")
+@insecure.function("get-insecure-random-bytes")
+def random_bytes(_guest: Guest, length: int) -> bytes:
+    """`length` unpredictable bytes."""
+    if length > MAX_RANDOM_BYTES:
+        raise GuestTrapError(f"at most {MAX_RANDOM_BYTES} random bytes per call, not {length}")
+    return os.urandom(length)
+
+
+@secure.function("get-random-u64")
+@insecure.function("get-insecure-random-u64")
+def random_u64(_guest: Guest) -> int:
+    """An unpredictable integer."""
+    return int.from_bytes(os.urandom(8), "little")
+
+
+@insecure_seed.function("insecure-seed")
+def seed(_guest: Guest) -> tuple[int, int]:
+    """A seed for hash maps."""
+    data = os.urandom(16)
+    return int.from_bytes(data[:8], "little"), int.from_bytes(data[8:], "little")
+
+
+INTERFACES = (secure, insecure, insecure_seed)
