@@ -1,7 +1,7 @@
 """Host side of the interfaces a component imports: one module per package of interfaces."""
 
-from edgehost.wasi import cli, clocks, filesystem, http, io, random, sockets
-from edgehost.wasm.interfaces import InterfaceRegistry
+from edgehost.abi.interfaces import InterfaceRegistry
+from edgehost.wasi import cli, clocks, filesystem, http, io, keyvalue, random, sockets, variables
 
 __all__ = ["REGISTRY"]
 
@@ -12,7 +12,9 @@ REGISTRY = InterfaceRegistry(
         *filesystem.INTERFACES,
         *http.INTERFACES,
         *io.INTERFACES,
+        *keyvalue.INTERFACES,
         *random.INTERFACES,
         *sockets.INTERFACES,
+        *variables.INTERFACES,
     )
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
+from edgehost.abi.output import GuestOutput
+from edgehost.abi.values import Ok
 from edgehost.errors import GuestExitError
 from edgehost.wasi.io import InputStream, OutputStream
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
-from edgehost.wasm.output import GuestOutput
-from edgehost.wasm.values import Ok
 
 __all__ = ["INTERFACES"]
 

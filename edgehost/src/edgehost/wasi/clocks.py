@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
 from edgehost.wasi.io import Pollable
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
 
 __all__ = ["INTERFACES"]
 

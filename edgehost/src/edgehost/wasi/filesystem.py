@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
+from edgehost.abi.resources import Resource
 from edgehost.wasi.io import IoError
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
-from edgehost.wasm.resources import Resource
 
 __all__ = ["INTERFACES"]
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
+from edgehost.abi.resources import Resource
+from edgehost.abi.values import ErrorResult
 from edgehost.errors import GuestTrapError
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
-from edgehost.wasm.resources import Resource
-from edgehost.wasm.values import ErrorResult
 
 __all__ = [
     "CLOSED",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
 from edgehost.errors import GuestTrapError
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
 
 __all__ = ["INTERFACES"]
 

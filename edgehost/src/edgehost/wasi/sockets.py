@@ -6,10 +6,10 @@ be called, and traps by name if it is.
 
 from __future__ import annotations
 
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
-from edgehost.wasm.resources import Resource
-from edgehost.wasm.values import ErrorResult
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
+from edgehost.abi.resources import Resource
+from edgehost.abi.values import ErrorResult
 
 __all__ = ["INTERFACES"]
 

@@ -18,10 +18,10 @@ from typing import Final
 from wasmtime import Config, Engine, WasmtimeError, _bindings
 from wasmtime.component import Component, ComponentInstanceType, ExportIndex, FuncType
 
+from edgehost.abi import native
+from edgehost.abi.interfaces import compatible_name
 from edgehost.errors import ConfigError
-from edgehost.wasm import native
 from edgehost.wasm.cache import ComponentCache
-from edgehost.wasm.interfaces import compatible_name
 
 __all__ = ["CompiledComponent", "WasmEngine"]
 

@@ -10,16 +10,16 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from edgehost.abi import native
+from edgehost.abi.converters import Lower
+from edgehost.abi.guest import Cancellation, Guest
+from edgehost.abi.native import VAL_SIZE
+from edgehost.abi.output import GuestOutput
 from edgehost.errors import GuestError, GuestTrapError
 from edgehost.ports import ComponentSpec, IncomingRequest, OutboundHttp, ResponseSink
 from edgehost.wasi.http import IncomingRequestResource, ResponseOutparam
-from edgehost.wasm import native
-from edgehost.wasm.converters import Lower
 from edgehost.wasm.engine import CompiledComponent, WasmEngine
-from edgehost.wasm.guest import Cancellation, Guest
 from edgehost.wasm.linker import ComponentLinker
-from edgehost.wasm.native import VAL_SIZE
-from edgehost.wasm.output import GuestOutput
 
 __all__ = ["GuestInstance", "Stdio"]
 

@@ -22,13 +22,13 @@ from wasmtime.component import (
     ResultType,
 )
 
+from edgehost.abi import native
+from edgehost.abi.converters import Lift, Lower, TypeConverters
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostFunction, InterfaceRegistry
+from edgehost.abi.native import VAL_SIZE
+from edgehost.abi.values import ErrorResult
 from edgehost.errors import ConfigError, GuestTrapError
-from edgehost.wasm import native
-from edgehost.wasm.converters import Lift, Lower, TypeConverters
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostFunction, InterfaceRegistry
-from edgehost.wasm.native import VAL_SIZE
-from edgehost.wasm.values import ErrorResult
 
 __all__ = ["ComponentLinker"]
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.resources import Resource
+from edgehost.abi.values import Err, ErrorResult, Ok
 from edgehost.errors import GuestTrapError
 from edgehost.ports import BodyEndedError, BodyFailedError, BodyReader, BodyWriter, Headers
 from edgehost.wasi.http.errors import ErrorCode, error_code, from_body_failure
 from edgehost.wasi.http.fields import Fields
 from edgehost.wasi.io import CLOSED, MAX_CHUNK_BYTES, InputStream, OutputStream, stream_failed
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.resources import Resource
-from edgehost.wasm.values import Err, ErrorResult, Ok
 
 __all__ = ["FutureTrailers", "IncomingBody", "OutgoingBody"]
 

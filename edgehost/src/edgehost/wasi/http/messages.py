@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.resources import Resource
+from edgehost.abi.values import Err, ErrorResult, Ok
 from edgehost.errors import GuestError
 from edgehost.ports import (
     IncomingRequest,
@@ -16,9 +19,6 @@ from edgehost.wasi.http import syntax
 from edgehost.wasi.http.bodies import IncomingBody, OutgoingBody
 from edgehost.wasi.http.errors import ErrorCode, describe, from_outbound_error
 from edgehost.wasi.http.fields import Fields
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.resources import Resource
-from edgehost.wasm.values import Err, ErrorResult, Ok
 
 __all__ = [
     "FutureIncomingResponse",

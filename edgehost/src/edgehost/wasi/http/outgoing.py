@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
+from edgehost.abi.values import ErrorResult
 from edgehost.ports import OutboundRequest
 from edgehost.wasi.http.messages import (
     FutureIncomingResponse,
@@ -11,9 +14,6 @@ from edgehost.wasi.http.messages import (
     RequestOptions,
     Scheme,
 )
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
-from edgehost.wasm.values import ErrorResult
 
 __all__ = ["outgoing_handler"]
 

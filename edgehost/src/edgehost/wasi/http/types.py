@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from edgehost.abi.guest import Guest
+from edgehost.abi.interfaces import HostInterface
+from edgehost.abi.values import Err, Ok
 from edgehost.wasi.http import fields as field_functions
 from edgehost.wasi.http.bodies import FutureTrailers, IncomingBody, OutgoingBody
 from edgehost.wasi.http.errors import ErrorCode
@@ -21,9 +24,6 @@ from edgehost.wasi.http.messages import (
     Scheme,
 )
 from edgehost.wasi.io import InputStream, IoError, OutputStream, Pollable
-from edgehost.wasm.guest import Guest
-from edgehost.wasm.interfaces import HostInterface
-from edgehost.wasm.values import Err, Ok
 
 __all__ = ["types"]
 

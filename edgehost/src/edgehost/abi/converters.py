@@ -33,10 +33,10 @@ from wasmtime.component import (
 )
 from wasmtime.component import _types as scalar
 
-from edgehost.wasm import native
-from edgehost.wasm.native import BYTES, ENTRY_SIZE, NAME_SIZE, U32, U64, VAL_SIZE
-from edgehost.wasm.resources import Resource, ResourceTable
-from edgehost.wasm.values import Err, Ok
+from edgehost.abi import native
+from edgehost.abi.native import BYTES, ENTRY_SIZE, NAME_SIZE, U32, U64, VAL_SIZE
+from edgehost.abi.resources import Resource, ResourceTable
+from edgehost.abi.values import Err, Ok
 
 __all__ = ["Lift", "Lower", "StoreView", "TypeConverters"]
 

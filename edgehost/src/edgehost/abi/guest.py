@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from edgehost.abi import native
+from edgehost.abi.resources import ResourceTable
 from edgehost.errors import GuestCancelledError, GuestTimeoutError
 from edgehost.ports import Wakeup
-from edgehost.wasm import native
-from edgehost.wasm.resources import ResourceTable
 
 if TYPE_CHECKING:
+    from edgehost.abi.output import GuestOutput
     from edgehost.ports import ComponentSpec, OutboundHttp
-    from edgehost.wasm.output import GuestOutput
 
 __all__ = ["Cancellation", "Guest"]
 
