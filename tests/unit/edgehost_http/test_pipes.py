@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from edgehost.http.pipes import InboundBody, OutboundBody
 from edgehost.ports import BodyEndedError, BodyFailedError, Wakeup
 
