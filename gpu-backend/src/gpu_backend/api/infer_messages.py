@@ -1,0 +1,203 @@
+"""Infer requests and responses of the Open Inference Protocol v2, JSON and binary.
+
+A binary message is a JSON head followed by raw tensors in the order the head lists them. Only
+the field `Inference-Header-Content-Length` makes a message binary: the sync tritonclient sends
+no `Content-Type` at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gpu_backend.api.http import json_object
+from gpu_backend.api.tensors import (
+    decode_json,
+    decode_raw,
+    encode_json,
+    encode_raw,
+    parse_datatype,
+    parse_shape,
+)
+from gpu_backend.dataplane import InferResult, Tensor
+from gpu_backend.errors import InvalidInputError
+
+__all__ = ["HEADER_LENGTH", "InferMessage", "encode_infer_response", "parse_infer_request"]
+
+HEADER_LENGTH = b"inference-header-content-length"
+
+
+@dataclass(frozen=True, slots=True)
+class InferMessage:
+    """One infer request.
+
+    Attributes:
+        id: Echoed; empty when the client sent none.
+        inputs: Tensors as sent, not yet held against a model.
+        outputs: Names asked for; None means all.
+        binary: For each name in `outputs` whether it is wanted raw; the key None stands for
+            outputs that are not listed.
+        parameters: Of the request as a whole.
+    """
+
+    id: str
+    inputs: list[Tensor]
+    outputs: list[str] | None
+    binary: dict[str | None, bool]
+    parameters: dict[str, Any]
+
+
+def parse_infer_request(body: bytes, header_length: bytes | None) -> InferMessage:
+    """The request in `body`.
+
+    Args:
+        body: After decompression.
+        header_length: Value of `Inference-Header-Content-Length`; None for a JSON request.
+
+    Raises:
+        InvalidInputError: Anything about it is wrong; the text says what.
+    """
+    view = memoryview(body)
+    size = len(body) if header_length is None else _head_size(header_length, len(body))
+    try:
+        document = orjson.loads(view[:size])
+    except orjson.JSONDecodeError as exc:
+        where = "the body" if header_length is None else "the JSON head"
+        raise InvalidInputError(f"{where} is not JSON: {exc}") from exc
+    document = json_object(document, "an infer request")
+    parameters = _parameters(document, "parameters")
+    outputs, binary = _outputs(document.get("outputs"), parameters)
+    request_id = document.get("id", "")
+    if type(request_id) is not str:
+        raise InvalidInputError("id is a string")
+    return InferMessage(request_id, _inputs(document, view[size:]), outputs, binary, parameters)
+
+
+def _head_size(header_length: bytes, body_length: int) -> int:
+    text = header_length.strip()
+    # isdigit alone takes superscripts in str, but bytes only know ASCII digits.
+    if not text.isdigit() or len(text) > 18 or int(text) > body_length:
+        raise InvalidInputError(
+            "Inference-Header-Content-Length is the length of the JSON head in bytes, "
+            f"0 to {body_length} here, got {text[:40].decode('latin-1')!r}"
+        )
+    return int(text)
+
+
+def _parameters(holder: dict[str, Any], what: str) -> dict[str, Any]:
+    parameters = holder.get("parameters")
+    return {} if parameters is None else json_object(parameters, what)
+
+
+def _inputs(document: dict[str, Any], raw: memoryview) -> list[Tensor]:
+    inputs = document.get("inputs")
+    if type(inputs) is not list or not inputs:
+        raise InvalidInputError("inputs is a list with at least one tensor")
+    tensors = []
+    offset = 0
+    for entry in inputs:
+        entry = json_object(entry, "an input")
+        name = entry.get("name")
+        if type(name) is not str:
+            raise InvalidInputError("an input has no name")
+        datatype = parse_datatype(name, entry.get("datatype"))
+        shape, count = parse_shape(name, entry.get("shape"))
+        parameters = _parameters(entry, f"parameters of input {name!r}")
+        size = parameters.get("binary_data_size")
+        if size is not None:
+            _check_raw_size(name, size, entry, len(raw) - offset)
+            array = decode_raw(name, datatype, shape, count, raw[offset : offset + size])
+            offset += size
+        elif "data" in entry:
+            array = decode_json(name, datatype, shape, count, entry["data"])
+        else:
+            raise InvalidInputError(_no_data(name, parameters), param=name)
+        tensors.append(Tensor(name, datatype, array))
+    if offset != len(raw):
+        raise InvalidInputError(
+            f"{len(raw) - offset} bytes follow the tensors: binary_data_size of the inputs sums "
+            f"to {offset}, after the JSON head come {len(raw)} bytes"
+        )
+    return tensors
+
+
+def _check_raw_size(name: str, size: object, entry: dict[str, Any], left: int) -> None:
+    if type(size) is not int or size < 0:
+        raise InvalidInputError(
+            f"input {name!r}: binary_data_size is a number of bytes", param=name
+        )
+    if size > left:
+        raise InvalidInputError(
+            f"input {name!r}: binary_data_size is {size}, {left} bytes are left in the body",
+            param=name,
+        )
+    if "data" in entry:
+        raise InvalidInputError(
+            f"input {name!r} has both data and binary_data_size; send one of the two", param=name
+        )
+
+
+def _no_data(name: str, parameters: dict[str, Any]) -> str:
+    if "shared_memory_region" in parameters:
+        return f"input {name!r}: shared memory is not supported; send the data"
+    return f"input {name!r} has neither data nor parameters.binary_data_size"
+
+
+def _outputs(
+    given: object, parameters: dict[str, Any]
+) -> tuple[list[str] | None, dict[str | None, bool]]:
+    default = parameters.get("binary_data_output", False)
+    if type(default) is not bool:
+        raise InvalidInputError("binary_data_output is true or false")
+    if given is None:
+        return None, {None: default}
+    if type(given) is not list:
+        raise InvalidInputError("outputs is a list")
+    names: list[str] = []
+    binary: dict[str | None, bool] = {None: default}
+    for entry in given:
+        entry = json_object(entry, "an output")
+        name = entry.get("name")
+        if type(name) is not str:
+            raise InvalidInputError("an output has no name")
+        wanted = _parameters(entry, f"parameters of output {name!r}")
+        if "shared_memory_region" in wanted:
+            raise InvalidInputError(f"output {name!r}: shared memory is not supported", param=name)
+        raw = wanted.get("binary_data", default)
+        if type(raw) is not bool:
+            raise InvalidInputError(f"output {name!r}: binary_data is true or false", param=name)
+        names.append(name)
+        binary[name] = raw
+    return names or None, binary
+
+
+def encode_infer_response(
+    message: InferMessage, result: InferResult
+) -> tuple[list[bytes | memoryview], int | None]:
+    """Parts of the body, and the length of the JSON head when raw tensors follow it."""
+    outputs = []
+    parts: list[bytes | memoryview] = [b""]
+    for tensor in result.outputs:
+        entry: dict[str, object] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype.name,
+            "shape": tensor.array.shape,
+        }
+        if message.binary.get(tensor.name, message.binary[None]):
+            raw = encode_raw(tensor.datatype, tensor.array)
+            entry["parameters"] = {"binary_data_size": len(raw)}
+            parts.append(raw)
+        else:
+            entry["data"] = encode_json(tensor.datatype, tensor.array)
+        outputs.append(entry)
+    document: dict[str, object] = {
+        "model_name": result.model.name,
+        "model_version": str(result.model.version),
+        "outputs": outputs,
+    }
+    if message.id:
+        document["id"] = message.id
+    parts[0] = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+    return parts, len(parts[0]) if len(parts) > 1 else None

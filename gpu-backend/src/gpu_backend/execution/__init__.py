@@ -1,0 +1,1 @@
+"""ONNX Runtime sessions: the lowest layer, which knows tensors and hardware and nothing else."""
