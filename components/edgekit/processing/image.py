@@ -159,6 +159,8 @@ def _check_pixels(count: int, max_pixels: int) -> None:
 
 def _to_bytes(values: list[Any]) -> bytes:
     """Numbers from 0 to 255 as bytes, floats rounded."""
+    if not values:
+        return b""
     kinds = set(map(type, values))
     if not kinds <= {int, float}:
         raise InvalidInputError("pixels must be numbers", param="pixels")
