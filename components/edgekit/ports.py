@@ -107,7 +107,7 @@ class Variables(Protocol):
 class Log(Protocol):
     """Diagnostics for the operator (standard error of the component)."""
 
-    def __call__(self, message: str) -> None:
+    def __call__(self, message: str, /) -> None:
         """Write one line."""
         ...
 
