@@ -8,6 +8,7 @@ runs as one step.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, cast
 from urllib.parse import urlsplit
@@ -70,6 +71,7 @@ class RedisStore:
             retry=Retry(NoBackoff(), 0),
         )
         self._client: redis.Redis = redis.Redis(connection_pool=pool)
+        self._connect_timeout_s = connect_timeout_s
         self._swap_sha = ""
 
     def get(self, key: str) -> bytes | None:
@@ -164,12 +166,13 @@ class RedisStore:
             self._client.connection_pool.disconnect()
 
     def _repeatable(self, call: Callable[_P, Any], *args: _P.args, **kwargs: _P.kwargs) -> Any:
-        """Make a call that may be done twice: once more when the connection was lost."""
+        """Make a call that may be done twice: once more when the connection was lost at once."""
+        started = time.monotonic()
         try:
             return call(*args, **kwargs)
-        except RedisTimeoutError as exc:
-            raise self._failed(exc) from exc
-        except RedisConnectionError:
+        except RedisConnectionError as exc:
+            if time.monotonic() - started > self._connect_timeout_s:
+                raise self._failed(exc) from exc  # the time for one call is used up
             return self._once(call, *args, **kwargs)
         except (RedisError, OSError) as exc:
             raise self._failed(exc) from exc

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from edgehost.keyvalue.limits import (
 __all__ = ["SqliteDatabase", "SqliteStore"]
 
 _BUSY_TIMEOUT_S = 5.0
+_RETRY_OPEN_S = 0.005
 # Memory-mapped reads save a system call per page; the file of a development machine is small.
 _MMAP_BYTES = 64 << 20
 
@@ -56,7 +58,7 @@ _INSERT_ABSENT = (
 _SWAP = "UPDATE spin_key_value SET value=? WHERE store=? AND key=? AND value=?"
 _DELETE = "DELETE FROM spin_key_value WHERE store=? AND key=?"
 
-_REMEDIES = {
+_REMEDIES: dict[int | None, str] = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space",
     sqlite3.SQLITE_READONLY: "the file may only be read: check its permissions",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: check the directory and its permissions",
@@ -134,10 +136,7 @@ class SqliteDatabase:
             cached_statements=32,
         )
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
-            connection.execute(_CREATE)
+            _prepare(connection)
         except BaseException:
             connection.close()
             raise
@@ -150,6 +149,32 @@ class SqliteDatabase:
             self._closed = True
             for connection in list(self._connections):
                 connection.close()
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Set up the file, which another process may be doing at this moment, too.
+
+    SQLite does not wait where two connections want to change the journal: one of them is told at
+    once that the file is busy, and has to come back.
+    """
+    deadline = time.monotonic() + _BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(_CREATE)
+            break
+        except sqlite3.OperationalError as exc:
+            if _kind(exc) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_OPEN_S)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
+
+
+def _kind(exc: sqlite3.Error) -> int | None:
+    """The kind of failure: the low byte of the code; the rest says where in SQLite it was."""
+    code: int | None = getattr(exc, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 class SqliteStore:
@@ -265,9 +290,7 @@ class SqliteStore:
     def _failed(self, exc: sqlite3.Error | OSError) -> StoreError:
         if isinstance(exc, OSError):
             return StoreError(f"{self._database.path}: {exc.strerror or exc}")
-        code = getattr(exc, "sqlite_errorcode", None)
-        # The low byte is the kind of failure; the rest says where in SQLite it happened.
-        remedy = _REMEDIES.get(code & 0xFF) if code is not None else None
+        remedy = _REMEDIES.get(_kind(exc))
         return StoreError(f"{self._database.path}: {f'{remedy} ({exc})' if remedy else exc}")
 
 
