@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from edgekit.backend import model_path
-from edgekit.errors import UpstreamUnavailableError
+from edgekit.errors import EdgeError, UpstreamUnavailableError
 from edgekit.exchange import Exchange
 from edgekit.ports import StoreUnavailableError
 from edgekit.protocols.model_metadata import ClassifierMetadata, parse_classifier_metadata
@@ -38,7 +38,7 @@ def find_metadata(exchange: Exchange, name: str, version: str | None) -> Classif
         if stored["schema"] != SCHEMA or not 0 < remaining_s <= exchange.settings.metadata_ttl_s:
             return None
         return parse_classifier_metadata(stored["document"])
-    except (ValueError, KeyError, TypeError, UpstreamUnavailableError) as error:
+    except (ValueError, KeyError, TypeError, EdgeError) as error:
         exchange.log(f"metadata of {name!r} in the store is damaged: {error}")
         return None
 

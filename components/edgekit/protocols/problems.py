@@ -36,6 +36,23 @@ STATUS: dict[str, HTTPStatus] = {
 }
 """Every error code of the edge and its status."""
 
+TITLES = {
+    "invalid_input": "Invalid input",
+    "unauthenticated": "Unauthenticated",
+    "access_denied": "Access denied",
+    "model_not_found": "Model not found",
+    "route_not_found": "Not found",
+    "method_not_allowed": "Method not allowed",
+    "payload_too_large": "Payload too large",
+    "unsupported_media_type": "Unsupported media type",
+    "overloaded": "Overloaded",
+    "rate_limited": "Rate limit used up",
+    "internal": "Internal error",
+    "upstream_unavailable": "Backend unavailable",
+    "model_not_ready": "Model not ready",
+    "deadline_exceeded": "Deadline exceeded",
+}
+
 OPENAI_TYPES = {
     "unauthenticated": "authentication_error",
     "access_denied": "permission_error",
@@ -69,10 +86,8 @@ def problem_response(
     """
     status = STATUS[error.code]
     document: dict[str, object] = {
-        # RFC 9457, section 4.2.1: with this type the title is the phrase of the status; what
-        # tells problems apart is `code`.
-        "type": "about:blank",
-        "title": status.phrase,
+        "type": f"urn:inference-anywhere:error:{error.code}",
+        "title": TITLES[error.code],
         "status": int(status),
         "detail": error.message,
         "code": error.code,
