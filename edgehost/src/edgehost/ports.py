@@ -232,7 +232,10 @@ class OutboundResponse:
 class PendingResponse(Protocol):
     """An outbound call under way. The request body is written while this is pending."""
 
-    body: BodyWriter
+    @property
+    def body(self) -> BodyWriter:
+        """The request body; `finish` it, even when there is none."""
+        ...
 
     def ready(self) -> bool:
         """True when `result` would return or raise."""

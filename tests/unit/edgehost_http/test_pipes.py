@@ -160,6 +160,16 @@ def test_outbound_beyond_content_length_write_fails_and_aborts() -> None:
     assert notified.count == 1
 
 
+def test_outbound_known_length_reached_is_the_end_without_finish() -> None:
+    body = OutboundBody(expected_bytes=3)
+    body.write(b"abc")
+    assert body.take().finished
+    with pytest.raises(BodyFailedError, match="promised 3 bytes, but 4 were written"):
+        body.write(b"d")
+    body.abort()
+    assert not body.take().aborted
+
+
 def test_outbound_discard_counts_nothing() -> None:
     body = OutboundBody(expected_bytes=500, discard=True)
     body.write(b"abc")

@@ -382,8 +382,8 @@ def _checked_head(event: h11.Request, client: tuple[str, int], limit_bytes: int)
         path=path,
         query=query if mark else None,
         authority=authority,
+        host=host.decode("ascii") if host is not None else None,
         headers=to_guest(event.headers),
-        http_version=event.http_version.decode("ascii"),
         client=client,
     )
 

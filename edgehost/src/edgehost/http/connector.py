@@ -51,8 +51,7 @@ def split_authority(scheme: str, authority: str) -> Origin:
 
 def dns_failure(reason: str) -> OutboundError:
     """`DNS-error` with the payload Spin gives it."""
-    payload = {"rcode": "address not available", "info-code": 0}
-    return OutboundError(reason, "DNS-error", payload)
+    return OutboundError(reason, "DNS-error", ("address not available", 0))
 
 
 def default_tls_context() -> ssl.SSLContext:

@@ -39,8 +39,10 @@ class RequestHead:
     path: str
     query: str | None
     authority: str
+    """From the Host field or the target."""
+    host: str | None
+    """The Host field alone."""
     headers: Headers
-    http_version: str
     client: tuple[str, int]
 
     @property
@@ -132,18 +134,19 @@ class Exchange:
     def start(self, status: int, headers: Headers) -> OutboundBody:
         """Send the head and open the body.
 
+        A head that is no HTTP response (status below 200, contradictory content-length) becomes a
+        500, and what is written to its body goes nowhere.
+
         Raises:
             RuntimeError: An answer was given before.
-            ValueError: The status is not final, or content-length makes no sense.
         """
-        if not 200 <= status <= 599:
-            raise ValueError(f"a response cannot have status {status}")
-        writer = OutboundBody(
-            self._pump_soon,
-            content_length(headers),
-            discard=self.request.method == "HEAD" or status in _BODILESS,
-        )
         self._claim()
+        fault, expected = _head_fault(status, headers)
+        discard = fault is not None or self.request.method == "HEAD" or status in _BODILESS
+        if fault is not None:
+            _log.error("%s %s: %s", self.request.method, self.request.path, fault)
+            status, headers = 500, [("content-length", b"0")]
+        writer = OutboundBody(self._pump_soon, expected, discard=discard)
         writer.dirty = True
         with self._lock:
             self._head = (status, to_wire(headers))
@@ -279,3 +282,13 @@ class Exchange:
 
     def _body_wanted(self) -> None:
         self._transport.post(self._transport.body_wanted)
+
+
+def _head_fault(status: int, headers: Headers) -> tuple[str | None, int | None]:
+    """Why this cannot be the head of a response, if so; and the declared length of its body."""
+    if not 200 <= status <= 999:
+        return f"a guest cannot answer with status {status}", None
+    try:
+        return None, content_length(headers)
+    except ValueError as exc:
+        return str(exc), None

@@ -42,6 +42,11 @@ class LoopThread:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """True between `start` and `stop`."""
+        return self._thread.is_alive()
+
     def stop(self) -> None:
         """Stop the loop, cancel what is left on it, and close it. Idempotent."""
         if self.loop.is_closed():

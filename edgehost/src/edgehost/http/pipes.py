@@ -266,11 +266,13 @@ class OutboundBody:
             self._written += len(data)
             error: BodyFailedError | None = None
             if self._expected is not None and self._written > self._expected:
-                self._aborted = True
+                self._aborted = not self._finished
                 error = self._break(self._wrong_length())
             else:
                 self._chunks.append(data)
                 self._size += len(data)
+                # The peer has the whole message now, whether or not the guest goes on to say so.
+                self._finished = self._written == self._expected
             notify = self._should_notify()
         if notify:
             self._notify()
@@ -286,10 +288,10 @@ class OutboundBody:
     def finish(self, trailers: Headers | None = None) -> None:
         """End the body."""
         with self._lock:
-            if self._finished or self._aborted:
-                return
             if self._error is not None:
                 raise self._error
+            if self._finished or self._aborted:
+                return
             short = self._expected is not None and self._written < self._expected
             error: BodyFailedError | None = None
             if short and not self._discard:
@@ -377,7 +379,6 @@ class OutboundBody:
             self._finished
             or self._aborted
             or self._size >= _URGENT_BYTES
-            or (self._expected is not None and self._written >= self._expected)
             or self._clock() - self._last_take >= _QUIET_S
         )
         self._notified = urgent

@@ -142,12 +142,16 @@ class HttpServer:
         if self._drained is not None and not self._connections:
             self._drained.set()
 
-    def exchange_begun(self, exchange: Exchange) -> None:
-        """Hand a request to the application."""
+    def track(self, exchange: Exchange) -> None:
+        """Send what the exchange's guest writes, until `exchange_over`."""
         self._active.add(exchange)
         if not self._ticking:
             self._ticking = True
             self._io.loop.call_later(_TICK_S, self._tick)
+
+    def exchange_begun(self, exchange: Exchange) -> None:
+        """Hand a request to the application."""
+        self.track(exchange)
         try:
             self._application(exchange)
         except Exception:

@@ -1,0 +1,126 @@
+"""Threads that run guests: bounded, made on demand, fed by a bounded queue.
+
+A guest holds its thread until it returns, also while it waits for an upstream, so there are more
+threads than cores. What finds no free thread waits in order, for a bounded time and in a bounded
+queue; beyond that it is turned away at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Job", "WorkerPool"]
+
+_log = logging.getLogger(__name__)
+
+
+class Job(Protocol):
+    """Work for a thread. Exactly one of the two methods is called, once."""
+
+    def run(self) -> None:
+        """Do the work; must not raise."""
+        ...
+
+    def expire(self) -> None:
+        """The job waited too long, or the pool closed, before a thread was free."""
+        ...
+
+
+class WorkerPool:
+    """Runs jobs on at most `threads` daemon threads.
+
+    Args:
+        threads: Most jobs run at once.
+        queue_size: Most jobs waiting.
+        queue_timeout_s: A job that has waited for this long expires.
+        name: Prefix of the threads' names.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        queue_size: int,
+        queue_timeout_s: float,
+        *,
+        name: str = "edgehost-guest",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = threads
+        self._queue_size = queue_size
+        self._queue_timeout_s = queue_timeout_s
+        self._name = name
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._waiting: deque[tuple[float, Job]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    def submit(self, job: Job) -> bool:
+        """Run `job` as soon as a thread is free; False when too many wait or the pool is closed."""
+        with self._condition:
+            if self._closed or len(self._waiting) >= self._queue_size + self._idle:
+                return False
+            self._waiting.append((self._clock() + self._queue_timeout_s, job))
+            if self._idle >= len(self._waiting):
+                self._condition.notify()
+            elif self._threads < self._limit:
+                self._threads += 1
+                name = f"{self._name}-{self._threads}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Jobs without a thread."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Jobs on a thread."""
+        return self._threads - self._idle
+
+    def expire(self) -> None:
+        """Drop jobs that have waited too long; call it now and then."""
+        now = self._clock()
+        expired: list[Job] = []
+        with self._condition:
+            while self._waiting and self._waiting[0][0] <= now:
+                expired.append(self._waiting.popleft()[1])
+        for job in expired:
+            job.expire()
+
+    def close(self, timeout_s: float) -> bool:
+        """Expire what waits, let threads end after their job; False if some still run."""
+        with self._condition:
+            self._closed = True
+            waiting = [job for _, job in self._waiting]
+            self._waiting.clear()
+            self._condition.notify_all()
+        for job in waiting:
+            job.expire()
+        with self._condition:
+            return self._condition.wait_for(lambda: self._threads == 0, timeout_s)
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                self._idle += 1
+                while not self._waiting and not self._closed:
+                    self._condition.wait()
+                self._idle -= 1
+                if not self._waiting:
+                    self._threads -= 1
+                    self._condition.notify_all()
+                    return
+                _, job = self._waiting.popleft()
+            try:
+                job.run()
+            except BaseException:
+                _log.exception("a job failed")
+            del job
