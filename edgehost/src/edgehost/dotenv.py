@@ -68,6 +68,8 @@ class _Parser:
 
     def _value(self) -> Iterator[str]:
         """Pieces of one value, up to white space outside quotes."""
+        if self._text.startswith("#", self._at):
+            return
         while self._at < len(self._text):
             char = self._text[self._at]
             if char.isspace():

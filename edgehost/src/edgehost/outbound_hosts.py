@@ -117,14 +117,12 @@ class AllowedHost:
         scheme, separator, rest = entry.partition("://")
         if not separator:
             raise AllowedHostError(_without_scheme(entry))
-        host_text, port_text = _split_port(entry, rest)
-        ports = _parse_ports(port_text, scheme)
-        if scheme != "*" and not all(char.isalpha() for char in scheme):
-            reason = "only alphabetic characters are allowed"
-            if scheme.startswith("{"):
-                reason = "scheme lists are not supported"
-            raise AllowedHostError(f'invalid scheme "{scheme}": {reason}')
-        return cls(None if scheme == "*" else scheme, _parse_host_rule(host_text), ports)
+        try:
+            host_text, port_text = _split_port(rest)
+            ports = _parse_ports(port_text, scheme)
+            return cls(_parse_scheme(scheme), _parse_host_rule(host_text), ports)
+        except AllowedHostError as exc:
+            raise AllowedHostError(f'"{entry}": {exc}') from None
 
     def allows(self, scheme: str, host: Host, port: int | None) -> bool:
         """True when a connection there is covered by this entry."""
@@ -148,7 +146,17 @@ def _without_scheme(entry: str) -> str:
     return f"\"{entry}\" does not contain a scheme (e.g., 'http://' or '*://')"
 
 
-def _split_port(entry: str, rest: str) -> tuple[str, str]:
+def _parse_scheme(text: str) -> str | None:
+    if text == "*":
+        return None
+    if text.startswith("{"):
+        raise AllowedHostError("scheme lists are not supported")
+    if not all(char.isalpha() for char in text):
+        raise AllowedHostError(f'invalid scheme "{text}": only alphabetic characters are allowed')
+    return text
+
+
+def _split_port(rest: str) -> tuple[str, str]:
     host, colon, tail = rest.rpartition(":")
     if not colon:
         return rest, ""
@@ -159,7 +167,7 @@ def _split_port(entry: str, rest: str) -> tuple[str, str]:
     except AllowedHostError:
         port, _, path = tail.partition("/")
         if path:
-            raise AllowedHostError(f'"{entry}" has a path but is not allowed to') from None
+            raise AllowedHostError("has a path but is not allowed to") from None
         return host, port
     return rest, ""
 
@@ -176,7 +184,7 @@ def _parse_ports(text: str, scheme: str) -> range | None:
     if text == "*":
         return None
     if text.startswith("{"):
-        raise AllowedHostError(f'invalid port "{text}": port lists are not yet supported')
+        raise AllowedHostError("port lists are not yet supported")
     first, dots, end = text.partition("..")
     if dots:
         return range(_parse_port(first, text), _parse_port(end, text))
@@ -185,8 +193,9 @@ def _parse_ports(text: str, scheme: str) -> range | None:
 
 
 def _parse_port(text: str, whole: str) -> int:
+    # Six digits are enough to see that a number is too large, however long it is.
     if not (text.isascii() and text.isdigit()) or int(text[:6]) > _MAX_PORT:
-        raise AllowedHostError(f'invalid port "{whole}": "{text}" is not a port number')
+        raise AllowedHostError(f'invalid port "{whole}": ports are 0 to {_MAX_PORT}')
     return int(text)
 
 
@@ -197,7 +206,7 @@ def _parse_host_rule(text: str) -> _HostRule:
     if host in _SELF_HOSTS:
         return _Itself()
     if host.startswith("{"):
-        raise AllowedHostError(f'invalid host "{host}": host lists are not yet supported')
+        raise AllowedHostError("host lists are not yet supported")
     network = _parse_network(host)
     if network is not None:
         return _Within(network)
@@ -381,7 +390,7 @@ def resolve_allowed_hosts(
                 allowed.append(AllowedHost.parse(text))
                 continue
             _check_names(template, variables.values)
-            _check_defaults(text, template, variables.defaults)
+            _check_defaults(text, template, variables)
         except (TemplateError, AllowedHostError) as exc:
             report.fault(file, where, str(exc))
             continue
@@ -389,10 +398,8 @@ def resolve_allowed_hosts(
         try:
             allowed.append(AllowedHost.parse(resolved))
         except AllowedHostError as exc:
-            secret = not variables.secrets.isdisjoint(template.names)
-            broken = f'"{text}" ' + (
-                "does not resolve to one" if secret else f'resolves to "{resolved}": {exc}'
-            )
+            reason = _unless_secret(exc, template, variables)
+            broken = f'"{text}" with the value of its variables{reason}'
             report.warn(file, where, f"{broken}; the component may connect to nothing")
     return AllowedHosts(_expand_service_chaining(allowed, component_ids), broken=broken)
 
@@ -404,17 +411,24 @@ def _check_names(template: Template, values: Mapping[str, str]) -> None:
             raise TemplateError(f'unknown variable "{name}"; {hint}')
 
 
-def _check_defaults(text: str, template: Template, defaults: Mapping[str, str]) -> None:
+def _check_defaults(text: str, template: Template, variables: Variables) -> None:
     """Spin refuses to load an app whose defaults make no entry."""
-    if not all(name in defaults for name in template.names):
+    if not all(name in variables.defaults for name in template.names):
         return
-    resolved = template.resolve(defaults)
     try:
-        AllowedHost.parse(resolved)
+        AllowedHost.parse(template.resolve(variables.defaults))
     except AllowedHostError as exc:
+        reason = _unless_secret(exc, template, variables)
         raise AllowedHostError(
-            f'"{text}" with the default value of its variables is "{resolved}": {exc}'
+            f'"{text}" with the default value of its variables{reason}'
         ) from None
+
+
+def _unless_secret(exc: AllowedHostError, template: Template, variables: Variables) -> str:
+    """The reason, which shows the resolved value, unless a secret is in it."""
+    if variables.secrets.isdisjoint(template.names):
+        return f": {exc}"
+    return " is no allowed host"
 
 
 def _expand_service_chaining(

@@ -68,12 +68,14 @@ def _read_variables(table: Table) -> dict[str, str]:
 
 
 def _read_labels(table: Table, name: str) -> tuple[str, ...]:
-    labels = table.strings(name)
-    for index, label in enumerate(labels):
+    labels = []
+    for index, label in enumerate(table.strings(name)):
         fault = label_fault(label)
         if fault:
             table.fault(f"{name}[{index}]", fault)
-    return labels
+        else:
+            labels.append(label)
+    return tuple(labels)
 
 
 def _read_build(table: Table) -> Build | None:

@@ -148,8 +148,9 @@ def _read_triggers(root: Table, components: _Components) -> tuple[HttpTrigger, .
     for kind in others:
         table.warn(kind, "this host serves HTTP triggers only: these components get no events")
     if "http" not in table:
-        hint = did_you_mean(others[0], ("http",)) if others else "add [[trigger.http]]"
-        table.report.fault(table.file, table.key, f"has no HTTP trigger; {hint}")
+        table.report.fault(
+            table.file, table.key, "has no [[trigger.http]]: this host serves HTTP triggers only"
+        )
         return ()
     return read_http_triggers(tables["http"], components)
 
