@@ -32,7 +32,7 @@ def generate(
     """
     fields = only_fields(kustomization, entry, f"{kind} generator", GENERATOR_FIELDS)
     own = only_fields(kustomization, fields.get("options", {}), "options", OPTION_FIELDS)
-    merged_options = {**options, **own}
+    merged_options = _merged_options(options, own)
     data: dict[str, bytes] = {}
     for key, value in _sources(fields, kustomization):
         if key in data:
@@ -51,6 +51,14 @@ def generate(
     if merged_options.get("immutable"):
         manifest["immutable"] = True
     return manifest, not merged_options.get("disableNameSuffixHash", False)
+
+
+def _merged_options(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry's own options win, but labels and annotations of both stay."""
+    merged = {**general, **own}
+    for name in ("labels", "annotations"):
+        merged[name] = {**general.get(name, {}), **own.get(name, {})}
+    return merged
 
 
 def content_hash(manifest: Mapping[str, Any]) -> str:

@@ -73,7 +73,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Chooses resources by regular expressions that must match whole fields, and by labels."""
+    """Chooses resources by regular expressions that must match whole fields, and by labels.
+
+    An empty field chooses everything, as an absent one does.
+    """
 
     fields: Mapping[str, str]
 
@@ -98,11 +101,11 @@ class Selector:
         return all(
             re.fullmatch(self.fields[field], value) is not None
             for field, value in actual.items()
-            if field in self.fields
+            if self.fields.get(field)
         ) and all(
             _labels_match(self.fields[field], resource.metadata.get(source) or {})
             for field, source in self.LABEL_FIELDS.items()
-            if field in self.fields
+            if self.fields.get(field)
         )
 
 
