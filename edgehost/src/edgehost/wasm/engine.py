@@ -26,6 +26,8 @@ from edgehost.wasm.cache import ComponentCache
 __all__ = ["CompiledComponent", "WasmEngine"]
 
 HANDLER_EXPORT: Final = "wasi:http/incoming-handler@0.2"
+COMPONENT_MAGIC: Final = b"\0asm\x0d\0\x01\0"
+MODULE_MAGIC: Final = b"\0asm\x01\0\0\0"
 EPOCH_TICK_S: Final = 0.02
 """How late a deadline or a cancellation may reach a computing guest."""
 
@@ -94,6 +96,9 @@ class WasmEngine:
             wasm = source.read_bytes()
         except OSError as error:
             raise ConfigError([f"{source}: {error.strerror or error}"]) from error
+        if not wasm.startswith(COMPONENT_MAGIC):
+            kind = "a core module" if wasm.startswith(MODULE_MAGIC) else "not WebAssembly"
+            raise ConfigError([f"{source}: {kind}, where a WebAssembly component is expected"])
         try:
             component = self._cache.load(self.engine, wasm)
         except WasmtimeError as error:

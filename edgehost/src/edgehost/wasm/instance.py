@@ -116,11 +116,11 @@ class GuestInstance:
         request: IncomingRequest,
         sink: ResponseSink,
         cancelled: Callable[[], bool] | None,
-    ) -> None:
+    ) -> GuestError | None:
         """Run the guest's handler for `request` until it returns or is stopped.
 
-        Never raises for a fault of the guest: `sink.fail` gets it, or the body is aborted when the
-        answer had begun.
+        Never raises for a fault of the guest: `sink.fail` gets it. A fault after the answer had
+        begun aborts its body if that was not finished, and is returned.
         """
         guest = self.guest
         guest.cancelled = cancelled
@@ -132,8 +132,7 @@ class GuestInstance:
             guest.deadline = guest.clock() + guest.spec.limits.request_timeout_s
             native.set_epoch_deadline(self._context, 1)
             error = self._call(IncomingRequestResource(request), outparam)
-            if error is not None:
-                outparam.fail(error)
+            return None if error is None or outparam.fail(error) else error
         finally:
             self._engine.instance_stopped()
             if isinstance(cancelled, Cancellation):
@@ -181,8 +180,9 @@ class GuestInstance:
         self.guest.table.close()
         self.guest.stdout.close()
         self.guest.stderr.close()
-        native.store_delete(store)
+        # First forgotten, then freed: another thread may get the same address for its next store.
         del self._linker.guests[self._context]
+        native.store_delete(store)
 
 
 def _first_line(message: str) -> str:

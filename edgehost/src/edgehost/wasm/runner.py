@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from edgehost.errors import ConfigError, GuestError
+from edgehost.errors import ConfigError, GuestCancelledError, GuestError
 from edgehost.ports import ComponentSpec, IncomingRequest, OutboundHttp, ResponseSink
 from edgehost.wasi import REGISTRY
 from edgehost.wasm.engine import CompiledComponent, WasmEngine
@@ -83,7 +83,9 @@ class ComponentRunner:
             sink.fail(error)
             return
         try:
-            instance.handle(request, sink, cancelled)
+            late = instance.handle(request, sink, cancelled)
+            if late is not None and not isinstance(late, GuestCancelledError):
+                _log.warning("component %s: error after response started: %s", self._spec.id, late)
         except BaseException:  # a fault of this host, not of the guest
             _log.exception("component %s: request failed in the host", self._spec.id)
         finally:

@@ -135,11 +135,13 @@ class ResponseOutparam(Resource):
         else:
             response.body.attach(guest, writer)
 
-    def fail(self, error: BaseException) -> None:
-        """Give up the answer, if it was not given yet."""
+    def fail(self, error: BaseException) -> bool:
+        """Give up the answer; False when it was given before."""
         sink, self._sink = self._sink, None
-        if sink is not None:
-            sink.fail(error)
+        if sink is None:
+            return False
+        sink.fail(error)
+        return True
 
     def refuse(self, code: ErrorCode) -> None:
         """The guest answered with an error code instead of a response."""

@@ -27,6 +27,8 @@ def handle(
     """Start an outbound call; what goes wrong on the way arrives through the future."""
     scheme = _supported_scheme(request.scheme)
     authority = request.authority or ""
+    if authority.startswith(":"):  # no host: a request to the app itself
+        authority = ""
     policy = guest.spec.outbound
     refusal = policy.check(scheme, authority) if policy is not None else _NO_OUTBOUND
     if refusal is not None:

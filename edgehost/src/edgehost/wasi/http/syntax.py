@@ -41,7 +41,7 @@ _PATH_WITH_QUERY: Final = re.compile(
 )
 _AUTHORITY: Final = re.compile(
     r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:%]*@)?"
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)"
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
 _DIGITS: Final = re.compile(rb"[0-9]+")
@@ -76,9 +76,12 @@ def is_path_with_query(path: str) -> bool:
 
 
 def is_authority(authority: str) -> bool:
-    """True for `host[:port]`; a colon without a valid port is refused."""
+    """True for `host[:port]`; a colon without a valid port is refused.
+
+    The host may be missing: SDKs write ``:443`` for a request to the app itself.
+    """
     match = _AUTHORITY.fullmatch(authority)
-    return match is not None and int(match["port"] or 0) <= _MAX_PORT
+    return bool(authority) and match is not None and int(match["port"] or 0) <= _MAX_PORT
 
 
 def content_length(value: bytes) -> int:
