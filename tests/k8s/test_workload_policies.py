@@ -1,0 +1,254 @@
+"""What every workload promises: probes, limits, no privileges, nothing unpinned."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from k8s.rendered import COMBINATIONS, OVERLAYS, SPINKUBE, Objects, load, pod_spec
+from kustomization import Manifest
+
+EVERYTHING = ["base", *OVERLAYS, *COMBINATIONS]
+OWN_IMAGES = "registry.example.com/inference-anywhere/"
+DEV_IMAGES = "localhost:5001/inference-anywhere/"
+
+
+def pods(objects: Objects) -> Iterator[tuple[Manifest, dict[str, Any]]]:
+    for manifest in objects:
+        spec = pod_spec(manifest)
+        if spec is not None:
+            yield manifest, spec
+
+
+def containers(objects: Objects) -> Iterator[tuple[Manifest, dict[str, Any]]]:
+    for manifest, spec in pods(objects):
+        for container in [*spec.get("initContainers", ()), *spec["containers"]]:
+            yield manifest, container
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_pod_rendered_meets_the_restricted_standard(name: str) -> None:
+    # Source: Kubernetes documentation, "Pod Security Standards", level Restricted.
+    for manifest, spec in pods(load(name)):
+        where = manifest["metadata"]["name"]
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True, where
+        assert security["runAsUser"] > 0, where
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), where
+        kinds = {key for volume in spec.get("volumes", ()) for key in volume if key != "name"}
+        assert kinds <= {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}, where
+    for manifest, container in containers(load(name)):
+        security = container["securityContext"]
+        where = f"{manifest['metadata']['name']}/{container['name']}"
+        assert security["allowPrivilegeEscalation"] is False, where
+        assert security["capabilities"] == {"drop": ["ALL"]}, where
+        assert security["readOnlyRootFilesystem"] is True, where
+        assert all(port["containerPort"] > 1023 for port in container.get("ports", ())), where
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_pod_rendered_knows_nothing_of_the_cluster(name: str) -> None:
+    objects = load(name)
+    accounts = {one["metadata"]["name"]: one for one in objects.of_kind("ServiceAccount")}
+    for manifest, spec in pods(objects):
+        where = manifest["metadata"]["name"]
+        assert spec["enableServiceLinks"] is False, where
+        assert spec["automountServiceAccountToken"] is False, where
+        assert spec["serviceAccountName"] in accounts, where
+    edge = objects.get("SpinApp", "inference-anywhere")["spec"]["serviceAccountName"]
+    assert edge in accounts
+    assert all(one["automountServiceAccountToken"] is False for one in accounts.values())
+    assert objects.of_kind("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding") == []
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_container_states_requests_and_a_memory_limit(name: str) -> None:
+    objects = load(name)
+    resources = {
+        f"{manifest['metadata']['name']}/{container['name']}": container["resources"]
+        for manifest, container in containers(objects)
+    }
+    resources["edge"] = objects.get("SpinApp", "inference-anywhere")["spec"]["resources"]
+    for where, stated in resources.items():
+        assert {"cpu", "memory"} <= set(stated["requests"]), where
+        assert "memory" in stated["limits"], where
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_container_serving_has_liveness_and_readiness(name: str) -> None:
+    objects = load(name)
+    for manifest, container in containers(objects):
+        if manifest["kind"] != "Job":
+            where = f"{manifest['metadata']['name']}/{container['name']}"
+            assert "livenessProbe" in container, where
+            assert "readinessProbe" in container, where
+    checks = objects.get("SpinApp", "inference-anywhere")["spec"]["checks"]
+    assert set(checks) == {"liveness", "readiness"}
+    assert {check["httpGet"]["path"] for check in checks.values()} == {"/.well-known/spin/health"}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_image_of_others_is_pinned_by_digest(name: str) -> None:
+    for manifest, container in containers(load(name)):
+        image = container["image"]
+        if not image.startswith((OWN_IMAGES, DEV_IMAGES)):
+            where = manifest["metadata"]["name"]
+            assert re.fullmatch(r"[^@]+:[^@:]+@sha256:[0-9a-f]{64}", image), f"{where}: {image}"
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_image_of_ours_has_a_tag(name: str) -> None:
+    objects = load(name)
+    images = [container["image"] for _, container in containers(objects)]
+    images.append(objects.get("SpinApp", "inference-anywhere")["spec"]["image"])
+    ours = [image for image in images if image.startswith((OWN_IMAGES, DEV_IMAGES))]
+    assert ours
+    assert all(re.search(r":(?!latest)[\w.-]+$", image) for image in ours)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_objects_rendered_are_labelled_and_in_one_namespace(name: str) -> None:
+    for manifest in load(name):
+        metadata = manifest["metadata"]
+        where = f"{manifest['kind']} {metadata['name']}"
+        assert metadata["labels"]["app.kubernetes.io/part-of"] == "inference-anywhere", where
+        if manifest["kind"] in ("Namespace", "RuntimeClass", "Shim"):
+            assert "namespace" not in metadata, where
+        else:
+            assert metadata["namespace"] == "inference-anywhere", where
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_service_selects_a_rendered_pod_and_names_its_port(name: str) -> None:
+    objects = load(name)
+    for service in objects.of_kind("Service"):
+        selector = service["spec"]["selector"]
+        chosen = [
+            spec
+            for manifest, spec in pods(objects)
+            if selector.items() <= manifest["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert len(chosen) == 1, service["metadata"]["name"]
+        ports = {port["name"] for one in chosen[0]["containers"] for port in one["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_autoscaler_target_exists_and_has_no_replicas(name: str) -> None:
+    objects = load(name)
+    scalers = objects.of_kind("HorizontalPodAutoscaler", "ScaledObject")
+    targets = [one["spec"]["scaleTargetRef"]["name"] for one in scalers]
+    assert len(targets) == len(set(targets))
+    for target in targets:
+        workload = objects.find("Deployment", target) or objects.get("SpinApp", target)
+        assert "replicas" not in workload["spec"], target
+    if not scalers:
+        replicas = [one["spec"]["replicas"] for one in objects.of_kind("SpinApp", "Deployment")]
+        assert all(count >= 1 for count in replicas)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_backend_grace_period_covers_stop_delay_and_drain(name: str) -> None:
+    from gpu_backend.settings import Settings
+
+    objects = load(name)
+    deployment = objects.find("Deployment", "gpu-backend")
+    if deployment is None:
+        assert "multi-site" in (SPINKUBE / _folder(name) / "kustomization.yaml").read_text()
+        return
+    pod = deployment["spec"]["template"]["spec"]
+    delay_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    settings = objects.generated("ConfigMap", "gpu-backend-settings")["data"]
+    drain_s = float(settings.get("BACKEND_DRAIN_TIMEOUT_S", Settings().drain_timeout_s))
+    assert pod["terminationGracePeriodSeconds"] >= delay_s + drain_s + 10
+
+
+def _folder(name: str) -> str:
+    return next(
+        str(path.relative_to(SPINKUBE))
+        for path in (SPINKUBE / "overlays" / name, SPINKUBE / "tests" / name)
+        if path.is_dir()
+    )
+
+
+def test_secret_values_are_rendered_for_development_only() -> None:
+    with_secrets = [name for name in EVERYTHING if load(name).of_kind("Secret")]
+    assert with_secrets == ["dev"]
+
+
+def test_development_secrets_are_the_templates_with_a_public_password() -> None:
+    from hashlib import sha256
+
+    values = {
+        "password": "dev-only",
+        "password_sha256": sha256(b"dev-only").hexdigest(),
+    }
+    for name in ("runtime-config.toml", "users.acl"):
+        template = (SPINKUBE / "secrets" / name).read_text()
+        assert (SPINKUBE / "overlays/dev/secrets" / name).read_text() == template.format(**values)
+
+
+def test_runtime_config_is_toml_with_the_default_store_on_redis() -> None:
+    template = (SPINKUBE / "secrets" / "runtime-config.toml").read_text()
+    config = tomllib.loads(template.format(password="p"))
+    assert config["key_value_store"]["default"] == {
+        "type": "redis",
+        "url": "redis://edge:p@redis:6379",
+    }
+    # Without it the table's presence would switch pooling off.
+    assert config["outbound_http"]["connection_pooling"] is True
+
+
+def test_gpu_backend_asks_for_one_gpu_and_tolerates_its_taint() -> None:
+    spec = load("gpu").get("Deployment", "gpu-backend")["spec"]["template"]["spec"]
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert spec["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert spec["containers"][0]["image"] == f"{OWN_IMAGES}gpu-backend-cuda:0.1.0"
+
+
+def test_gpu_keeps_wasm_on_labelled_nodes_with_either_installer() -> None:
+    runtime_class = load("gpu").get("RuntimeClass", "wasmtime-spin-v2")
+    assert runtime_class["scheduling"]["nodeSelector"] == {"spin": "true"}
+    assert load("production").get("Shim", "spin-v2")["spec"]["nodeSelector"] == {"spin": "true"}
+
+
+def test_keda_scales_the_backend_to_zero_and_never_the_edge() -> None:
+    objects = load("production")
+    assert objects.get("ScaledObject", "gpu-backend")["spec"]["minReplicaCount"] == 0
+    assert objects.get("ScaledObject", "edge")["spec"]["minReplicaCount"] >= 1
+
+
+def test_keda_queries_a_recorded_series() -> None:
+    objects = load("production")
+    recorded = {
+        rule["record"]
+        for rules in objects.of_kind("PrometheusRule")
+        for group in rules["spec"]["groups"]
+        for rule in group["rules"]
+        if "record" in rule
+    }
+    queries = [
+        trigger["metadata"]["query"]
+        for scaled in objects.of_kind("ScaledObject")
+        for trigger in scaled["spec"]["triggers"]
+    ]
+    named = {series for query in queries for series in re.findall(r"\w+:\w+:\w+", query)}
+    assert named
+    assert named <= recorded
+
+
+def test_collector_settings_use_only_what_they_declare() -> None:
+    settings = load("production").generated("ConfigMap", "otel-collector-settings")
+    config = yaml.safe_load(settings["data"]["config.yaml"])
+    for pipeline in config["service"]["pipelines"].values():
+        for kind in ("receivers", "processors", "exporters"):
+            assert set(pipeline[kind]) <= set(config[kind])
+    assert set(config["service"]["extensions"]) <= set(config["extensions"])
