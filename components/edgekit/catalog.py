@@ -13,6 +13,7 @@ from edgekit.backend import model_path
 from edgekit.errors import EdgeError, UpstreamUnavailableError
 from edgekit.exchange import Exchange
 from edgekit.ports import StoreUnavailableError
+from edgekit.protocols.json_text import parse_json
 from edgekit.protocols.model_metadata import ClassifierMetadata, parse_classifier_metadata
 
 __all__ = ["fetch_metadata", "find_metadata"]
@@ -32,7 +33,7 @@ def find_metadata(exchange: Exchange, name: str, version: str | None) -> Classif
     if entry is None:
         return None
     try:
-        stored = json.loads(entry)
+        stored = parse_json(entry)
         remaining_s = stored["expires_s"] - exchange.ports.clock.now_s()
         # A wall clock that was set back must not prolong an entry's life.
         if stored["schema"] != SCHEMA or not 0 < remaining_s <= exchange.settings.metadata_ttl_s:
@@ -59,8 +60,8 @@ def fetch_metadata(
     """
     _, content = exchange.backend().call("GET", model_path(name, of_version or version))
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as exc:
+        document = parse_json(content)
+    except ValueError as exc:
         raise UpstreamUnavailableError("the model's metadata is no JSON.") from exc
     metadata = parse_classifier_metadata(document)
     expires_s = exchange.ports.clock.now_s() + exchange.settings.metadata_ttl_s

@@ -24,8 +24,10 @@ from spin_sdk.wit.types import Err, Ok
 
 from edgekit.errors import InternalError, InvalidInputError
 from edgekit.http import Request, Response
+from edgekit.ports import UpstreamError
 from edgekit.protocols.problems import problem_response
 from edgespin.fields import decode_fields, encode_fields
+from edgespin.host import log_to_stderr
 from edgespin.streams import write_all
 
 __all__ = ["HttpHandler"]
@@ -129,6 +131,9 @@ def _write_chunks(stream: OutputStream, chunks: Iterator[bytes]) -> bool:
                 write_all(stream, chunk)
         except Err:
             return False  # the client has gone
+        except UpstreamError as error:
+            log_to_stderr(f"the relayed body broke off: {error}")
+            return False
         except Exception:
             traceback.print_exc(file=sys.stderr)
             return False

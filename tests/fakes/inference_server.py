@@ -15,6 +15,7 @@ __all__ = ["serve_backend"]
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
 
     def _answer(self) -> None:

@@ -9,12 +9,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from edgekit.errors import InvalidInputError, ModelNotFoundError, UnsupportedMediaTypeError
 from edgekit.http import Request
 from edgekit.processing.image import Image, decode_image, image_from_pixels, raw_image
 from edgekit.processing.tensor import Prediction
+from edgekit.protocols.json_text import parse_json
 
 __all__ = ["MEDIA_TYPES", "ClassifyQuery", "format_answer", "parse_image", "parse_query"]
 
@@ -159,17 +160,12 @@ def _json_image(body: bytes, max_pixels: int) -> Image:
 
 def _load_object(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as exc:
+        document = parse_json(body)
+    except ValueError as exc:
         raise InvalidInputError(f"the body is no JSON: {exc}") from exc
     if not isinstance(document, dict):
         raise InvalidInputError("the body is no JSON object")
     return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    """RFC 8259, section 6: NaN and Infinity are no JSON, though Python reads them."""
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _decode_base64(value: object) -> bytes:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from edgekit.errors import InvalidInputError, UpstreamUnavailableError
 from edgekit.http import Headers
 from edgekit.processing.tensor import unpack
+from edgekit.protocols.json_text import parse_json
 
 __all__ = [
     "HEADER_LENGTH",
@@ -32,7 +33,7 @@ HEADER_LENGTH = "inference-header-content-length"
 
 MAX_ERROR_TEXT = 500
 
-FAULTS = (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInputError)
+FAULTS = (ValueError, KeyError, TypeError, AttributeError, InvalidInputError)
 """What reading a document of the wrong shape raises."""
 
 
@@ -90,7 +91,7 @@ def parse_infer_answer(headers: Headers, body: bytes, output: str) -> InferAnswe
     """
     try:
         head, raw = _split(headers, body)
-        document = json.loads(head)
+        document = parse_json(head)
         values = _output_values(document, raw, output)
         version = document.get("model_version", "")
     except FAULTS as exc:
@@ -155,8 +156,8 @@ def _reason(error: Exception) -> str:
 def read_error_text(body: bytes) -> str:
     """What a backend says in an error answer; empty when it says nothing readable."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = parse_json(body)
+    except ValueError:
         return ""
     if not isinstance(document, dict):
         return ""
