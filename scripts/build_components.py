@@ -252,11 +252,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{component.name}\t{'current' if component.is_current() else 'outdated'}")
             return 0
         with _lock(ROOT):
-            outdated = [c for c in components if options.force or not c.is_current()]
-            python = ensure("guest") if outdated else None
-            for component in outdated:
-                assert python is not None
-                build(component, python)
+            for component in components:
+                if options.force or not component.is_current():
+                    build(component, ensure("guest"))
     except (BuildError, SetupError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
