@@ -30,9 +30,10 @@ from edgehost.http.loop import LoopThread
 from edgehost.http.pipes import OutboundBody
 from edgehost.http.pool import PoolLimits
 from edgehost.http.server import HttpServer, ServerLimits
-from edgehost.ports import Headers, IncomingRequest, OutboundError
+from edgehost.ports import Gate, Headers, IncomingRequest, OutboundError, Wakeup
 from edgehost.request_headers import chained_fields, has_text_values, routed_fields
 from edgehost.routes import WELL_KNOWN_PREFIX
+from edgehost.run_gate import RunGate, usable_cores
 from edgehost.stdio import GuestLog
 from edgehost.wasm import ComponentRunner, WasmEngine
 from edgehost.workers import WorkerPool
@@ -117,6 +118,8 @@ class Host:
         self._chained_workers = WorkerPool(
             options.threads, options.queue_size, timeout_s, name="edgehost-chained"
         )
+        # One more than cores: while one guest's response is on its way, another can start.
+        self._gate = RunGate(usable_cores() + 1)
         self._engine = WasmEngine(
             cache_dir=options.cache_dir,
             pool_size=2 * options.threads,
@@ -253,7 +256,7 @@ class Host:
             _log.error("%s %s: a header value is not UTF-8", request.method, request.path)
             exchange.respond(500)
             return
-        job = _GuestJob(exchange, component, self._runners[component], added)
+        job = _GuestJob(exchange, component, self._runners[component], added, self._gate)
         exchange.on_gone = job.cancellation.cancel
         if not workers.submit(job):
             job.expire()
@@ -262,22 +265,34 @@ class Host:
 class _GuestJob:
     """One request on its way through a guest."""
 
-    __slots__ = ("_component", "_exchange", "_headers", "_runner", "cancellation")
+    __slots__ = ("_component", "_exchange", "_gate", "_headers", "_runner", "cancellation")
 
     def __init__(
-        self, exchange: Exchange, component: str, runner: ComponentRunner, added: Headers
+        self,
+        exchange: Exchange,
+        component: str,
+        runner: ComponentRunner,
+        added: Headers,
+        gate: Gate,
     ) -> None:
         self._exchange = exchange
         self._component = component
         self._runner = runner
         self._headers = exchange.request.headers + added
-        self.cancellation = Cancellation()
+        self._gate = gate
+        self.cancellation = _GatedCancellation(gate)
 
     def run(self) -> None:
         """Serve the request on this thread."""
+        self._gate.enter()
+        try:
+            if not self._exchange.client_gone():
+                self._serve()
+        finally:
+            self._gate.leave()
+
+    def _serve(self) -> None:
         exchange = self._exchange
-        if exchange.client_gone():
-            return
         request = exchange.request
         self._runner.handle(
             IncomingRequest(
@@ -300,6 +315,22 @@ class _GuestJob:
         if not exchange.client_gone() and not exchange.answered:
             _log.warning("%s: too many requests, answering 503", exchange.request.path)
             exchange.respond(503, [("retry-after", b"1")])
+
+
+class _GatedCancellation(Cancellation):
+    """Also makes the guest leave the gate while it sleeps."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    def bind(self, wakeup: Wakeup | None) -> None:
+        """Name what to wake on `cancel`."""
+        if wakeup is not None:
+            wakeup.gate = self._gate
+        super().bind(wakeup)
 
 
 class _Sink:

@@ -29,6 +29,7 @@ __all__ = [
     "BodyReader",
     "BodyWriter",
     "ComponentSpec",
+    "Gate",
     "Headers",
     "IncomingRequest",
     "InstanceLimits",
@@ -48,17 +49,33 @@ Headers = list[tuple[str, bytes]]
 """Field names in lower case with raw values, in wire order; repeated names stay repeated."""
 
 
+class Gate(Protocol):
+    """Bounds how many guests compute at once; a guest thread is inside while it runs."""
+
+    def enter(self) -> None:
+        """Return once this thread may run."""
+        ...
+
+    def leave(self) -> None:
+        """This thread sleeps or has ended."""
+        ...
+
+
 class Wakeup:
     """One per guest instance: what `wasi:io/poll` sleeps on.
 
     `set` may be called from any thread, any number of times; a set that nobody waits for is kept
     until the next `wait`, so a state change between a check and the sleep is never lost.
+
+    Attributes:
+        gate: Left while asleep, so that another guest can compute meanwhile.
     """
 
-    __slots__ = ("_event",)
+    __slots__ = ("_event", "gate")
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.gate: Gate | None = None
 
     def set(self) -> None:
         """Wake the guest thread, or let its next `wait` return at once."""
@@ -66,7 +83,14 @@ class Wakeup:
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until `set` or the timeout; True when woken. Clears the flag."""
-        woken = self._event.wait(timeout_s)
+        if self.gate is None or self._event.is_set():
+            woken = self._event.wait(timeout_s)
+        else:
+            self.gate.leave()
+            try:
+                woken = self._event.wait(timeout_s)
+            finally:
+                self.gate.enter()
         self._event.clear()
         return woken
 
