@@ -127,12 +127,11 @@ class _Loader:
         component_env: Mapping[str, str],
         limits: InstanceLimits,
     ) -> App:
-        path = self._working_dir / manifest_path
-        shown = manifest_path
-        if path.is_dir():
-            path, shown = path / _MANIFEST_NAME, manifest_path / _MANIFEST_NAME
-        path = Path(os.path.abspath(path))  # not `resolve`: links stay, as in Spin
-        manifest = read_manifest(path, str(shown), self._report)
+        if (self._working_dir / manifest_path).is_dir():
+            manifest_path = manifest_path / _MANIFEST_NAME
+        # Not `resolve`: links stay, as in Spin.
+        path = Path(os.path.abspath(self._working_dir / manifest_path))
+        manifest = read_manifest(path, str(manifest_path), self._report)
         config = self._read_config(runtime_config_path)
         if manifest is None:
             self._report.raise_if_faulty()

@@ -12,7 +12,7 @@ something that is no entry, the component may connect to nothing at all, as in S
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -385,18 +385,12 @@ def resolve_allowed_hosts(
     for index, text in enumerate(hosts):
         where = f"{key}[{index}]"
         try:
-            template = Template.parse(text)
-            if template.is_literal:
-                allowed.append(AllowedHost.parse(text))
-                continue
-            _check_names(template, variables.values)
-            _check_defaults(text, template, variables)
+            template = _checked_template(text, variables)
         except (TemplateError, AllowedHostError) as exc:
             report.fault(file, where, str(exc))
             continue
-        resolved = template.resolve(variables.values)
         try:
-            allowed.append(AllowedHost.parse(resolved))
+            allowed.append(AllowedHost.parse(template.resolve(variables.values)))
         except AllowedHostError as exc:
             reason = _unless_secret(exc, template, variables)
             broken = f'"{text}" with the value of its variables{reason}'
@@ -404,11 +398,18 @@ def resolve_allowed_hosts(
     return AllowedHosts(_expand_service_chaining(allowed, component_ids), broken=broken)
 
 
-def _check_names(template: Template, values: Mapping[str, str]) -> None:
+def _checked_template(text: str, variables: Variables) -> Template:
+    """The entry as a template, which is right as far as the manifest alone can tell."""
+    template = Template.parse(text)
+    if template.is_literal:
+        AllowedHost.parse(text)
+        return template
     for name in template.names:
-        if name not in values:
-            hint = did_you_mean(name, values, what="the app has")
+        if name not in variables.values:
+            hint = did_you_mean(name, variables.values, what="the app has")
             raise TemplateError(f'unknown variable "{name}"; {hint}')
+    _check_defaults(text, template, variables)
+    return template
 
 
 def _check_defaults(text: str, template: Template, variables: Variables) -> None:

@@ -1,8 +1,8 @@
 """Sizes a store takes, and the form its counters have.
 
-Spin's own stores bound only what one answer may hold (128 MiB). Keys of 255 bytes and values of
-1 MB are what every Spin platform promises; holding guests to that here keeps an app portable, and
-one guest from filling the machine.
+Spin's own stores bound only what one answer may hold (128 MiB). Its guide promises keys of 256
+bytes and values of 1 MB, managed platforms keys of 255 bytes; holding guests to what every platform
+takes keeps an app portable, and bounds what one call can cost the host.
 """
 
 from __future__ import annotations
