@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
-from gpu_backend.errors import InvalidInputError
+import numpy as np
+
+from gpu_backend.batching.item import DEFAULT_URGENCY, Outcome, Ticket
+from gpu_backend.errors import InvalidInputError, RequestCancelledError
 from gpu_backend.execution.datatypes import Array, Datatype
 from gpu_backend.execution.session import TensorSpec
 from gpu_backend.repository.model import LoadedModel
 from gpu_backend.repository.repository import Repository
 
-__all__ = ["Dataplane", "InferResult", "Tensor"]
+__all__ = ["Dataplane", "InferCall", "InferResult", "Tensor"]
+
+_STUCK_S = 60.0
+"""An execution that is this much later than expected will not come back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tensor:
     """One named array; `array` has the numpy type of `datatype`."""
 
@@ -29,83 +34,174 @@ class Tensor:
     array: Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InferResult:
     """Outputs in the order asked for, and what it took.
 
     Attributes:
         model: The version that answered.
         outputs: One tensor per output.
-        compute_s: Seconds in the runtime.
+        queue_s: Seconds from admission to execution.
+        compute_s: Seconds of the execution.
+        batch_rows: Rows of the execution, other requests' included.
     """
 
     model: LoadedModel
     outputs: list[Tensor]
+    queue_s: float
     compute_s: float
+    batch_rows: int
+
+
+class InferCall:
+    """One inference on its way: admitted, waiting or done. Await `result`."""
+
+    __slots__ = ("_model", "_names", "_tickets", "is_quick")
+
+    def __init__(
+        self, model: LoadedModel, names: Sequence[str], tickets: list[Ticket], is_quick: bool
+    ) -> None:
+        self._model = model
+        self._names = names
+        self._tickets = tickets
+        self.is_quick = is_quick
+        """Expected to be done before it is worth watching whether the client is still there."""
+
+    async def result(self) -> InferResult:
+        """The answer.
+
+        Raises:
+            DeadlineExceededError: It did not come in time.
+            InvalidInputError: The graph refuses a value.
+            ExecutionFailedError: The runtime failed.
+            RequestCancelledError: `leave` was called.
+        """
+        try:
+            if len(self._tickets) == 1:
+                outcome = await self._tickets[0].future
+            else:
+                outcome = _join(await asyncio.gather(*(t.future for t in self._tickets)))
+        except BaseException:
+            self._abandon()
+            raise
+        model = self._model
+        index = model.output_index
+        outputs = [
+            Tensor(name, model.outputs[name].datatype, outcome.outputs[index[name]])
+            for name in self._names
+        ]
+        return InferResult(model, outputs, outcome.queue_s, outcome.compute_s, outcome.batch_rows)
+
+    def leave(self) -> None:
+        """The client has gone: `result` raises, and what is queued is freed."""
+        for ticket in self._tickets:
+            self._model.batcher.abandon(ticket, RequestCancelledError("the client has gone"))
+
+    def _abandon(self) -> None:
+        for ticket in self._tickets:
+            self._model.batcher.abandon(ticket)
+
+
+def _join(parts: Sequence[Outcome]) -> Outcome:
+    """One outcome of a request that was computed in several parts."""
+    outputs = [np.concatenate(arrays) for arrays in zip(*(p.outputs for p in parts), strict=True)]
+    return Outcome(
+        outputs,
+        parts[0].queue_s,
+        sum(part.compute_s for part in parts),
+        max(part.batch_rows for part in parts),
+    )
 
 
 class Dataplane:
-    """The calls every protocol is made of."""
+    """The calls every protocol is made of.
 
-    def __init__(self, repository: Repository) -> None:
+    Args:
+        repository: Of models.
+        max_wait_s: Longest time any request waits for its answer, whatever its own deadline.
+        require_provider: Not ready while a model runs on another provider than it should.
+    """
+
+    def __init__(
+        self, repository: Repository, max_wait_s: float, require_provider: bool = False
+    ) -> None:
         self.repository = repository
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="execution")
+        self.is_stopping = False
+        self._max_wait_s = max_wait_s
+        self._require_provider = require_provider
 
-    def ready(self) -> bool:
-        """True when every model can serve."""
-        return not self.repository.failures
+    def ready(self) -> tuple[bool, list[str]]:
+        """Whether requests are welcome, and everything that is not as it was meant to be.
 
-    def describe(self, name: str, version: str | None = None) -> dict[str, object]:
-        """Metadata of a model: the protocol's members, and what the edge needs as parameters.
-
-        Raises:
-            ModelNotFoundError: No such model or version.
-            ModelNotReadyError: It exists and cannot serve.
+        One model that fails does not turn the others away: its own readiness tells.
         """
-        model = self.repository.get(name, version)
-        manifest = model.manifest
-        return {
-            "name": model.name,
-            "versions": [str(model.version)],
-            "platform": manifest.platform,
-            "inputs": [spec.describe() for spec in model.inputs.values()],
-            "outputs": [spec.describe() for spec in model.outputs.values()],
-            "parameters": {
-                "version": str(model.version),
-                "digest": model.digest,
-                "task": manifest.task,
-                "image": None if manifest.image is None else manifest.image.describe(),
-                "output": None if manifest.output is None else manifest.output.describe(),
-                "labels": list(manifest.labels),
-                "execution_provider": model.session.status.describe(),
-            },
-        }
+        reasons = []
+        is_ready = self.repository.started and not self.is_stopping
+        if not self.repository.started:
+            reasons.append("models are being loaded")
+        if self.is_stopping:
+            reasons.append("the backend is shutting down")
+        for slot in self.repository.slots():
+            reason = slot.reason()
+            if reason and not slot.unloaded:
+                reasons.append(f"model {slot.name}: {reason}")
+            for model in slot.serving.values():
+                status = model.session.status
+                if status.degraded:
+                    reasons.append(f"model {slot.name}: {status.reason}")
+                    is_ready = is_ready and not self._require_provider
+                stuck_s = model.batcher.stuck_for()
+                if stuck_s > _STUCK_S:
+                    reasons.append(f"model {slot.name}: an execution hangs for {stuck_s:.0f} s")
+                    is_ready = False
+        return is_ready, reasons
 
-    async def infer(
-        self, model: LoadedModel, inputs: Sequence[Tensor], outputs: Sequence[str] | None
-    ) -> InferResult:
-        """Run `model` on `inputs`.
+    def count(self, name: str, outcome: str, seconds: float) -> None:
+        """Account for one request to the model `name`; names that are no model count nowhere."""
+        stats = self.repository.stats_of(name)
+        if stats is not None:
+            stats.answered(outcome, seconds)
+
+    def begin(
+        self,
+        model: LoadedModel,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[str] | None,
+        *,
+        deadline: float | None = None,
+        urgency: int = DEFAULT_URGENCY,
+    ) -> InferCall:
+        """Check a request and queue it.
 
         Args:
-            model: From `Repository.get`.
+            model: From `Repository.get`, with no await in between.
             inputs: One tensor per input of the model, in any order.
             outputs: Names of the outputs wanted; None means all.
+            deadline: `perf_counter` time after which the answer is worthless.
+            urgency: 0 to 7, 0 the most urgent.
 
         Raises:
             InvalidInputError: Names, datatypes or shapes do not fit the model.
-            ExecutionFailedError: The runtime failed.
+            OverloadedError: The wait would be too long.
+            DeadlineExceededError: The time left is too short for the model.
         """
         feeds = check_inputs(model, inputs)
         names = check_outputs(model, outputs)
-        started = perf_counter()
-        loop = asyncio.get_running_loop()
-        arrays = await loop.run_in_executor(self._threads, model.session.run, feeds, names)
-        compute_s = perf_counter() - started
-        tensors = [
-            Tensor(name, model.outputs[name].datatype, array)
-            for name, array in zip(names, arrays, strict=True)
-        ]
-        return InferResult(model, tensors, compute_s)
+        model.last_used = now = perf_counter()
+        items = model.make_items(feeds, urgency)
+        is_quick = not model.batcher.expects_thread(items[0].units)
+        if not is_quick:
+            latest = now + self._max_wait_s
+            deadline = latest if deadline is None else min(deadline, latest)
+        tickets: list[Ticket] = []
+        try:
+            for item in items:
+                tickets.append(model.batcher.submit(item, deadline))  # noqa: PERF401  # may raise
+        except BaseException:
+            for ticket in tickets:
+                model.batcher.abandon(ticket)
+            raise
+        return InferCall(model, names, tickets, is_quick)
 
 
 def check_inputs(model: LoadedModel, inputs: Sequence[Tensor]) -> dict[str, Array]:
@@ -140,6 +236,8 @@ def check_inputs(model: LoadedModel, inputs: Sequence[Tensor]) -> dict[str, Arra
             f"{', '.join(map(repr, model.inputs))}",
             param=missing[0],
         )
+    if model.shares_dims:
+        _check_shared_dims(model, feeds)
     return feeds
 
 
@@ -151,24 +249,50 @@ def check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
     """
     if len(shape) == len(spec.shape):
         for given, expected in zip(shape, spec.shape, strict=True):
-            if given != expected and expected != -1:
+            # An empty dimension would reach kernels that are not written for it.
+            if given == 0 or (given != expected and expected != -1):
                 break
         else:
             return
     raise InvalidInputError(
-        f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(shape)}",
+        f"input {spec.name!r}: expected shape {list(spec.shape)}, got {list(shape)}"
+        + ("; no dimension may be 0" if 0 in shape else ""),
         param=spec.name,
     )
 
 
-def check_outputs(model: LoadedModel, outputs: Sequence[str] | None) -> list[str]:
-    """Names of the outputs to compute.
+def _check_shared_dims(model: LoadedModel, feeds: dict[str, Array]) -> None:
+    """Free dimensions of one name have one size; so have all batch axes.
+
+    Raises:
+        InvalidInputError: They do not.
+    """
+    sizes: dict[str, tuple[str, int, int]] = {}
+    for spec in model.inputs.values():
+        for axis, symbol in enumerate(spec.symbols):
+            if spec.shape[axis] != -1:
+                continue
+            key = "the batch axis" if axis == 0 and model.batchable else symbol
+            if key is None:
+                continue
+            size = feeds[spec.name].shape[axis]
+            other, other_axis, expected = sizes.setdefault(key, (spec.name, axis, size))
+            if size != expected:
+                raise InvalidInputError(
+                    f"input {spec.name!r}: axis {axis} ({key}) is {size}, "
+                    f"but axis {other_axis} of {other!r} is {expected}",
+                    param=spec.name,
+                )
+
+
+def check_outputs(model: LoadedModel, outputs: Sequence[str] | None) -> Sequence[str]:
+    """Names of the outputs to answer with.
 
     Raises:
         InvalidInputError: The model has no such output, or one is named twice.
     """
     if not outputs:
-        return list(model.outputs)
+        return model.session.output_names
     for index, name in enumerate(outputs):
         if name not in model.outputs:
             raise InvalidInputError(
@@ -178,4 +302,4 @@ def check_outputs(model: LoadedModel, outputs: Sequence[str] | None) -> list[str
             )
         if name in outputs[:index]:
             raise InvalidInputError(f"output {name!r} is asked for twice", param=name)
-    return list(outputs)
+    return outputs

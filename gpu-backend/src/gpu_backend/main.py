@@ -1,24 +1,34 @@
-"""Composition root: read settings, load models, serve until told to stop."""
+"""Composition root: read settings, load models, serve until told to stop, drain."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import gc
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from types import FrameType
+from typing import Any
 
 import onnxruntime
 import uvicorn
+import uvloop
 
 from gpu_backend.api.app import BackendApp
+from gpu_backend.api.connection import ConnectionLimits, make_protocol, sweep
+from gpu_backend.batching.admission import QueueLimits
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError
 from gpu_backend.execution.providers import choose
-from gpu_backend.repository.files import find_models
+from gpu_backend.monitoring.logs import configure_logs
+from gpu_backend.monitoring.tracing import make_tracer
 from gpu_backend.repository.loader import Loader
-from gpu_backend.repository.repository import Repository
+from gpu_backend.repository.repository import Repository, RepositoryOptions
 from gpu_backend.settings import Listen, Settings, parser, read_settings
 
 __all__ = ["main"]
@@ -35,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argparse.ArgumentParser(prog="gpu_backend", description="Serve ONNX models over HTTP.")
     ).parse_args(arguments)
     try:
-        settings = read_settings(os.environ, vars(options))
-        return serve(settings)
+        return serve(read_settings(os.environ, vars(options)))
     except BackendError as exc:
         print(f"gpu_backend: {exc.message}", file=sys.stderr)
         return EXIT_USAGE if exc.code == "config_invalid" else EXIT_FAILED
@@ -46,48 +55,158 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Load the models and answer until SIGINT or SIGTERM, then drain."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    """Answer until SIGINT or SIGTERM, then drain."""
+    configure_logs(settings.log_level, settings.log_format)
     # Bind before loading: a port in use is told at once, not after minutes of loading.
     listener = bind(settings.listen)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings, listener))
+    return 0
+
+
+async def _run(settings: Settings, listener: socket.socket) -> None:
     repository = make_repository(settings)
-    server = uvicorn.Server(
+    dataplane = Dataplane(repository, settings.max_wait_s, settings.require_provider)
+    tracer = make_tracer(settings.tracing)
+    server = BackendServer(
         uvicorn.Config(
-            BackendApp(Dataplane(repository), settings.max_body_bytes),
-            loop="uvloop",
-            http="httptools",
+            BackendApp(dataplane, settings.max_body_bytes, tracer),
+            http=make_protocol(
+                ConnectionLimits(
+                    settings.max_header_bytes,
+                    settings.max_connections,
+                    settings.request_timeout_s,
+                )
+            ),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=settings.access_log,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=int(settings.keep_alive_s),
             timeout_graceful_shutdown=int(settings.drain_timeout_s),
-        )
+        ),
+        dataplane,
+        settings.shutdown_delay_s,
     )
+    # Liveness answers while models load; readiness waits for them.
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await _unless_ended(repository.start(), serving)
+        if not serving.done():
+            _announce(repository, listener)
+            # What is loaded stays: keep the collector from walking over it again and again.
+            gc.collect()
+            gc.freeze()
+            async with _background(settings, server, repository):
+                await serving
+    finally:
+        server.should_exit = True
+        await serving
+        await repository.stop()
+        tracer.close()
+
+
+async def _unless_ended(start: Coroutine[Any, Any, None], serving: asyncio.Task[None]) -> None:
+    """Finish `start`, or stop it when the server is told to end meanwhile."""
+    starting = asyncio.create_task(start)
+    await asyncio.wait({starting, serving}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await starting
+
+
+def _announce(repository: Repository, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    served = ", ".join(model.identity for model in repository.loaded()) or "no model"
+    served = ", ".join(model.identity.decode() for model in repository.loaded()) or "no model"
     print(f"gpu_backend ready on http://{Listen(host, port)} serving {served}", flush=True)
-    server.run(sockets=[listener])
-    return 0
+
+
+@contextlib.asynccontextmanager
+async def _background(
+    settings: Settings, server: BackendServer, repository: Repository
+) -> AsyncIterator[None]:
+    """The tasks that run beside requests."""
+    tasks = [asyncio.create_task(sweep(server.server_state, settings.request_timeout_s / 10))]
+    if settings.repository_poll_s:
+        tasks.append(asyncio.create_task(_poll(repository, settings.repository_poll_s)))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _poll(repository: Repository, interval_s: float) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        try:
+            await repository.poll()
+        except Exception:  # the disk may be away for a while: what is loaded goes on serving
+            _log.exception("looking for changed models failed")
+
+
+class BackendServer(uvicorn.Server):
+    """Uvicorn's server with a grace before the end: readiness fails first, then connections end.
+
+    Args:
+        config: Of the server.
+        dataplane: Told that the end is near.
+        delay_s: Between the signal and the end: load balancers need time to look elsewhere.
+    """
+
+    def __init__(self, config: uvicorn.Config, dataplane: Dataplane, delay_s: float) -> None:
+        super().__init__(config)
+        self._dataplane = dataplane
+        self._delay_s = delay_s
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to shut down; a second SIGINT ends at once."""
+        if self._dataplane.is_stopping:
+            self.should_exit = True
+            super().handle_exit(sig, frame)
+            return
+        self._dataplane.is_stopping = True
+        end: Callable[[], None] = lambda: setattr(self, "should_exit", True)  # noqa: E731
+        self._loop.call_soon_threadsafe(self._loop.call_later, self._delay_s, end)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """As uvicorn's, without raising the signal again: ending on request is no failure."""
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def make_repository(settings: Settings) -> Repository:
-    """Every model of the settings' repositories, loaded.
+    """A repository for the settings; nothing is loaded yet.
 
     Raises:
         ExecutionProviderError: The execution provider asked for cannot be had.
     """
     available = tuple(onnxruntime.get_available_providers())
-    choose(settings.execution_provider, available)  # fails before the first model is touched
+    choice = choose(settings.execution_provider, available)  # before any model is touched
+    _log.info("execution provider %s: %s", choice.target, choice.reason)
     threads = settings.intra_op_threads or len(os.sched_getaffinity(0))
-    loader = Loader(settings.execution_provider, available, threads)
-    repository = Repository(find_models(settings.models), loader)
-    repository.load_all()
-    return repository
+    return Repository(
+        RepositoryOptions(
+            roots=settings.models,
+            limits=QueueLimits(settings.max_queue, settings.max_queue_ms / 1000),
+            memory_budget_bytes=settings.memory_budget_mb << 20,
+            drain_timeout_s=settings.drain_timeout_s,
+        ),
+        Loader(settings.execution_provider, available, threads, settings.inline_limit_us / 1e6),
+    )
 
 
 def bind(listen: Listen) -> socket.socket:

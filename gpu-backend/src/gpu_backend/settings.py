@@ -146,6 +146,21 @@ class Settings:
     max_queue_ms: int = _setting(
         2000, _number(int, 1, 600_000), "nobody waits longer for an answer that took its turn"
     )
+    max_wait_s: float = _setting(
+        60.0,
+        _number(float, 0.01, 3600),
+        "no request waits longer, even without a deadline of its own",
+    )
+    memory_budget_mb: int = _setting(
+        0, _number(int, 0, 1 << 30), "0: every model fits; else models load when asked for"
+    )
+    repository_poll_s: float = _setting(
+        2.0, _number(float, 0, 3600), "a model put into the folder serves soon; 0 looks on request"
+    )
+    shutdown_delay_s: float = _setting(
+        0.0, _number(float, 0, 600), "set it where a load balancer must notice first"
+    )
+    tracing: bool = _setting(False, _flag, "needs OpenTelemetry and somewhere to send to")
     require_provider: bool = _setting(
         False, _flag, "a degraded backend still answers; true makes readiness fail instead"
     )

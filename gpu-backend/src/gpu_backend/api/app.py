@@ -10,10 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gpu_backend.api.oip import INFER_PATH, InferRoute, oip_routes
+from gpu_backend.api.admin import Admin
+from gpu_backend.api.oip import INFER_PATH, InferRoute
 from gpu_backend.api.problems import problem
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError, MethodNotAllowedError, RouteNotFoundError
+from gpu_backend.monitoring.metrics import Metrics
+from gpu_backend.monitoring.tracing import Tracer
 
 __all__ = ["BackendApp"]
 
@@ -26,12 +29,15 @@ class BackendApp:
     Args:
         dataplane: Does the work.
         max_body_bytes: Of a request, before and after decompression.
+        tracer: Spans, where tracing is on.
     """
 
-    def __init__(self, dataplane: Dataplane, max_body_bytes: int) -> None:
-        self._infer = InferRoute(dataplane, max_body_bytes)
+    def __init__(
+        self, dataplane: Dataplane, max_body_bytes: int, tracer: Tracer | None = None
+    ) -> None:
+        self._infer = InferRoute(dataplane, max_body_bytes, tracer or Tracer())
         self._rest: ASGIApp = Starlette(
-            routes=oip_routes(dataplane),
+            routes=Admin(dataplane, Metrics(dataplane.repository)).routes(),
             exception_handlers={
                 BackendError: _answer_error,
                 HTTPException: _answer_http_exception,

@@ -17,6 +17,7 @@ from gpu_backend.errors import (
 )
 
 __all__ = [
+    "ON_DISCONNECT",
     "Fields",
     "compress",
     "correlation",
@@ -26,6 +27,10 @@ __all__ = [
     "read_body",
     "respond",
 ]
+
+ON_DISCONNECT = "gpu_backend.on_disconnect"
+"""Key in the scope: what `BoundedProtocol` calls when the client of a request goes away. Watching
+`receive` instead would cost every request a second task."""
 
 Fields = dict[bytes, bytes]
 """Header fields by lower-case name; of a repeated field the last value."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
 from gpu_backend.api.http import json_object
@@ -23,10 +24,13 @@ from gpu_backend.api.tensors import (
 )
 from gpu_backend.dataplane import InferResult, Tensor
 from gpu_backend.errors import InvalidInputError
+from gpu_backend.execution.datatypes import BY_NAME
 
 __all__ = ["HEADER_LENGTH", "InferMessage", "encode_infer_response", "parse_infer_request"]
 
 HEADER_LENGTH = b"inference-header-content-length"
+
+_MAX_CLASSES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class InferMessage:
         outputs: Names asked for; None means all.
         binary: For each name in `outputs` whether it is wanted raw; the key None stands for
             outputs that are not listed.
+        classes: For each name in `outputs` that is wanted as its top classes, how many.
         parameters: Of the request as a whole.
     """
 
@@ -46,6 +51,7 @@ class InferMessage:
     inputs: list[Tensor]
     outputs: list[str] | None
     binary: dict[str | None, bool]
+    classes: dict[str, int]
     parameters: dict[str, Any]
 
 
@@ -68,11 +74,12 @@ def parse_infer_request(body: bytes, header_length: bytes | None) -> InferMessag
         raise InvalidInputError(f"{where} is not JSON: {exc}") from exc
     document = json_object(document, "an infer request")
     parameters = _parameters(document, "parameters")
-    outputs, binary = _outputs(document.get("outputs"), parameters)
+    outputs, binary, classes = _outputs(document.get("outputs"), parameters)
     request_id = document.get("id", "")
     if type(request_id) is not str:
         raise InvalidInputError("id is a string")
-    return InferMessage(request_id, _inputs(document, view[size:]), outputs, binary, parameters)
+    inputs = _inputs(document, view[size:])
+    return InferMessage(request_id, inputs, outputs, binary, classes, parameters)
 
 
 def _head_size(header_length: bytes, body_length: int) -> int:
@@ -147,15 +154,16 @@ def _no_data(name: str, parameters: dict[str, Any]) -> str:
 
 def _outputs(
     given: object, parameters: dict[str, Any]
-) -> tuple[list[str] | None, dict[str | None, bool]]:
+) -> tuple[list[str] | None, dict[str | None, bool], dict[str, int]]:
     default = parameters.get("binary_data_output", False)
     if type(default) is not bool:
         raise InvalidInputError("binary_data_output is true or false")
     if given is None:
-        return None, {None: default}
+        return None, {None: default}, {}
     if type(given) is not list:
         raise InvalidInputError("outputs is a list")
     names: list[str] = []
+    classes: dict[str, int] = {}
     binary: dict[str | None, bool] = {None: default}
     for entry in given:
         entry = json_object(entry, "an output")
@@ -168,9 +176,16 @@ def _outputs(
         raw = wanted.get("binary_data", default)
         if type(raw) is not bool:
             raise InvalidInputError(f"output {name!r}: binary_data is true or false", param=name)
+        count = wanted.get("classification", 0)
+        if type(count) is not int or not 0 <= count <= _MAX_CLASSES:
+            raise InvalidInputError(
+                f"output {name!r}: classification is 1 to {_MAX_CLASSES}", param=name
+            )
+        if count:
+            classes[name] = count
         names.append(name)
         binary[name] = raw
-    return names or None, binary
+    return names or None, binary, classes
 
 
 def encode_infer_response(
@@ -180,6 +195,8 @@ def encode_infer_response(
     outputs = []
     parts: list[bytes | memoryview] = [b""]
     for tensor in result.outputs:
+        if tensor.name in message.classes:
+            tensor = _classify(tensor, message.classes[tensor.name], result)
         entry: dict[str, object] = {
             "name": tensor.name,
             "datatype": tensor.datatype.name,
@@ -201,3 +218,32 @@ def encode_infer_response(
         document["id"] = message.id
     parts[0] = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return parts, len(parts[0]) if len(parts) > 1 else None
+
+
+def _classify(tensor: Tensor, count: int, result: InferResult) -> Tensor:
+    """The top classes of each row as text, ``score:index[:label]``.
+
+    Raises:
+        InvalidInputError: The output holds no scores.
+
+    Source:
+        Triton's classification extension.
+    """
+    scores = tensor.array
+    if tensor.datatype.name not in ("FP16", "FP32", "FP64") or scores.ndim == 0:
+        raise InvalidInputError(
+            f"output {tensor.name!r} is {tensor.datatype.name}: only floating-point scores can be "
+            "classified",
+            param=tensor.name,
+        )
+    rows = scores.reshape(-1, scores.shape[-1])
+    count = min(count, rows.shape[1])
+    top = np.argsort(-rows, axis=1, kind="stable")[:, :count]
+    labels = result.model.manifest.labels
+    texts = np.empty(top.shape, dtype=object)
+    for row in range(top.shape[0]):
+        for rank in range(count):
+            index = int(top[row, rank])
+            label = f":{labels[index]}" if index < len(labels) else ""
+            texts[row, rank] = f"{rows[row, index]:f}:{index}{label}"
+    return Tensor(tensor.name, BY_NAME["BYTES"], texts.reshape(*scores.shape[:-1], count))

@@ -1,23 +1,18 @@
-"""Open Inference Protocol v2 over HTTP: health, metadata and infer.
+"""Infer of the Open Inference Protocol v2 over HTTP.
 
-`infer` is a bare ASGI callable, because routing and request objects cost more than a small
-model; the rest are Starlette routes.
+A bare ASGI callable, because routing and request objects cost more than a small model.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable
-from importlib import metadata
+from time import perf_counter
+from typing import Any
 
-import orjson
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gpu_backend.api.http import (
+    ON_DISCONNECT,
     Fields,
     compress,
     correlation,
@@ -29,127 +24,171 @@ from gpu_backend.api.http import (
 )
 from gpu_backend.api.infer_messages import (
     HEADER_LENGTH,
+    InferMessage,
     encode_infer_response,
     parse_infer_request,
 )
 from gpu_backend.api.problems import problem
-from gpu_backend.dataplane import Dataplane
-from gpu_backend.errors import BackendError, RequestCancelledError
+from gpu_backend.batching.item import DEFAULT_URGENCY, LEVELS
+from gpu_backend.dataplane import Dataplane, InferResult
+from gpu_backend.errors import (
+    BackendError,
+    DeadlineExceededError,
+    InvalidInputError,
+    RequestCancelledError,
+)
+from gpu_backend.monitoring.tracing import Tracer
 
-__all__ = ["InferRoute", "json_response", "oip_routes"]
-
-_log = logging.getLogger(__name__)
-
-SERVER_NAME = "inference-anywhere"
-
-EXTENSIONS = ["binary_tensor_data", "parameters"]
-"""Of the protocol; only what works is named."""
+__all__ = ["INFER_PATH", "InferRoute", "read_deadline", "read_urgency"]
 
 INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 _COMPRESS_FROM_BYTES = 1024
 """Below it, compressing costs more time than sending."""
 
+_URGENCY = re.compile(rb"(?:^|[,\s])u=([0-7])(?:$|[,;\s])")
+"""The urgency of a `Priority` field, RFC 9218, section 4.1."""
+
+_MAX_DEADLINE_MS = 86_400_000.0
+
 
 class InferRoute:
-    """`POST /v2/models/{name}[/versions/{version}]/infer`."""
+    """`POST /v2/models/{name}[/versions/{version}]/infer`.
 
-    def __init__(self, dataplane: Dataplane, max_body_bytes: int) -> None:
+    Args:
+        dataplane: Does the work.
+        max_body_bytes: Of a request, before and after decompression.
+        tracer: Spans, where tracing is on.
+    """
+
+    def __init__(self, dataplane: Dataplane, max_body_bytes: int, tracer: Tracer) -> None:
         self._dataplane = dataplane
         self._max_body_bytes = max_body_bytes
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every failure is an answer."""
+        arrived = perf_counter()
         fields = fields_of(scope)
+        match = INFER_PATH.fullmatch(scope["path"])
+        assert match is not None  # the router sends nothing else here
+        name, version = match.groups()
+        outcome = "ok"
         try:
-            match = INFER_PATH.fullmatch(scope["path"])
-            assert match is not None  # the router sends nothing else here
-            await self._infer(match[1], match[2], fields, receive, send)
-        except RequestCancelledError:
-            return
+            with self._tracer.span(b"infer", name, fields):
+                # The body comes first: an answer that overtakes it breaks clients' connections.
+                body = await read_body(receive, fields, self._max_body_bytes)
+                message = parse_infer_request(body, fields.get(HEADER_LENGTH))
+                result = await self._infer(name, version, message, fields, arrived, scope)
+                headers, content = _encode(message, result, fields)
+            await respond(send, 200, headers, content)
         except BackendError as exc:
-            status, headers, body = problem(exc)
-            if exc.code == "payload_too_large" and must_close(fields, self._max_body_bytes):
-                headers.append((b"connection", b"close"))
-            await respond(send, status, headers + correlation(fields), body)
+            outcome = exc.code
+            if not isinstance(exc, RequestCancelledError):
+                await self._refuse(send, fields, exc)
+        finally:
+            self._dataplane.count(name, outcome, perf_counter() - arrived)
 
     async def _infer(
-        self, name: str, version: str | None, fields: Fields, receive: Receive, send: Send
-    ) -> None:
-        # Read the body first: an answer that overtakes it would break clients' connections.
-        body = await read_body(receive, fields, self._max_body_bytes)
-        model = self._dataplane.repository.get(name, version)
-        message = parse_infer_request(body, fields.get(HEADER_LENGTH))
-        result = await self._dataplane.infer(model, message.inputs, message.outputs)
-        parts, head_length = encode_infer_response(message, result)
-        headers = [
-            (b"content-type", b"application/octet-stream" if head_length else b"application/json"),
-            (b"inference-model", model.identity.encode()),
-            (b"server-timing", b"compute;dur=%.3f" % (result.compute_s * 1000)),
-            *correlation(fields),
-        ]
-        if head_length is not None:
-            headers.append((HEADER_LENGTH, b"%d" % head_length))
-        content = b"".join(parts)
-        coding = pick_coding(fields) if len(content) >= _COMPRESS_FROM_BYTES else None
-        if coding is not None:
-            content = compress([content], coding)
-            headers += [(b"content-encoding", coding.encode()), (b"vary", b"accept-encoding")]
-        await respond(send, 200, headers, content)
+        self,
+        name: str,
+        version: str | None,
+        message: InferMessage,
+        fields: Fields,
+        arrived: float,
+        scope: Scope,
+    ) -> InferResult:
+        repository = self._dataplane.repository
+        model = repository.find(name, version) or await repository.get(name, version)
+        call = self._dataplane.begin(
+            model,
+            message.inputs,
+            message.outputs,
+            deadline=read_deadline(fields, message.parameters, arrived),
+            urgency=read_urgency(fields, message.parameters),
+        )
+        if not call.is_quick:
+            scope[ON_DISCONNECT] = call.leave
+        return await call.result()
+
+    async def _refuse(self, send: Send, fields: Fields, error: BackendError) -> None:
+        status, headers, body = problem(error)
+        if error.code == "payload_too_large" and must_close(fields, self._max_body_bytes):
+            headers.append((b"connection", b"close"))
+        await respond(send, status, headers + correlation(fields), body)
 
 
-def json_response(document: object, status: int = 200) -> Response:
-    """A JSON response written by orjson."""
-    return Response(orjson.dumps(document), status, media_type="application/json")
-
-
-def oip_routes(dataplane: Dataplane) -> list[Route]:
-    """Every route of the protocol but infer."""
-
-    def live(_: Request) -> Response:
-        return json_response({"live": True})
-
-    def ready(_: Request) -> Response:
-        is_ready = dataplane.ready()
-        return json_response({"ready": is_ready}, 200 if is_ready else 503)
-
-    def server(_: Request) -> Response:
-        version = metadata.version("gpu-backend")
-        return json_response({"name": SERVER_NAME, "version": version, "extensions": EXTENSIONS})
-
-    def model_metadata(request: Request) -> Response:
-        return json_response(dataplane.describe(*_target(request)))
-
-    def model_ready(request: Request) -> Response:
-        name, version = _target(request)
-        dataplane.repository.get(name, version)
-        return json_response({"name": name, "ready": True})
-
-    return [
-        Route("/v2", server),
-        Route("/v2/", server),
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
-        *_model_route("", model_metadata),
-        *_model_route("/ready", model_ready),
+def _encode(
+    message: InferMessage, result: InferResult, fields: Fields
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Header fields and body of an answer."""
+    parts, head_length = encode_infer_response(message, result)
+    headers = [
+        (b"content-type", b"application/octet-stream" if head_length else b"application/json"),
+        (b"inference-model", result.model.identity),
+        (
+            b"server-timing",
+            b"queue;dur=%.3f, compute;dur=%.3f" % (result.queue_s * 1e3, result.compute_s * 1e3),
+        ),
+        *correlation(fields),
     ]
+    if head_length is not None:
+        headers.append((HEADER_LENGTH, b"%d" % head_length))
+    content = b"".join(parts)
+    coding = pick_coding(fields) if len(content) >= _COMPRESS_FROM_BYTES else None
+    if coding is not None:
+        content = compress([content], coding)
+        headers += [(b"content-encoding", coding.encode()), (b"vary", b"accept-encoding")]
+    return headers, content
 
 
-def _model_route(suffix: str, endpoint: Callable[[Request], Response]) -> list[Route]:
-    return [
-        Route("/v2/models/{name}" + suffix, _on_loop(endpoint)),
-        Route("/v2/models/{name}/versions/{version}" + suffix, _on_loop(endpoint)),
-    ]
+def read_deadline(fields: Fields, parameters: dict[str, Any], arrived: float) -> float | None:
+    """`perf_counter` time at which the answer is worthless; None when nothing is said.
+
+    `Inference-Deadline-Ms` counts from arrival. The protocol's parameter `timeout` is in
+    microseconds, as Triton defines it. The sooner of the two holds.
+
+    Raises:
+        InvalidInputError: Either is no number.
+        DeadlineExceededError: No time is left at all.
+    """
+    header = fields.get(b"inference-deadline-ms")
+    timeout = parameters.get("timeout") if parameters else None
+    if header is None and not timeout:
+        return None
+    budgets_ms = []
+    if header is not None:
+        try:
+            budget_ms = float(header)
+        except ValueError:
+            budget_ms = float("nan")
+        if not budget_ms <= _MAX_DEADLINE_MS:
+            raise InvalidInputError(
+                f"Inference-Deadline-Ms is a number of milliseconds, at most "
+                f"{_MAX_DEADLINE_MS:.0f}, got {header[:40].decode('latin-1')!r}"
+            )
+        budgets_ms.append(budget_ms)
+    if timeout:
+        if type(timeout) is not int or not 0 <= timeout <= _MAX_DEADLINE_MS * 1000:
+            raise InvalidInputError("parameter timeout is a number of microseconds")
+        budgets_ms.append(timeout / 1000)
+    deadline = arrived + min(budgets_ms) / 1000
+    if deadline <= perf_counter():
+        raise DeadlineExceededError("the deadline had passed before the request could be queued")
+    return deadline
 
 
-def _on_loop(endpoint: Callable[[Request], Response]) -> Callable[[Request], object]:
-    """Starlette runs plain functions on threads; these only read what is in memory."""
+def read_urgency(fields: Fields, parameters: dict[str, Any]) -> int:
+    """0 to 7: from the parameter `priority` (1 is the most urgent), or the field `Priority`.
 
-    async def handle(request: Request) -> Response:
-        return endpoint(request)
-
-    return handle
-
-
-def _target(request: Request) -> tuple[str, str | None]:
-    return request.path_params["name"], request.path_params.get("version")
+    Raises:
+        InvalidInputError: The parameter is out of range.
+    """
+    priority = parameters.get("priority") if parameters else None
+    if priority:
+        if type(priority) is not int or not 1 <= priority <= LEVELS:
+            raise InvalidInputError(f"parameter priority is 1 to {LEVELS}, 0 for the default")
+        return priority - 1
+    field = fields.get(b"priority")
+    match = _URGENCY.search(field) if field is not None else None
+    return int(match[1]) if match else DEFAULT_URGENCY

@@ -9,7 +9,10 @@ from pathlib import Path
 from gpu_backend.errors import ModelInvalidError
 from gpu_backend.repository.manifest import MANIFEST, NAME
 
-__all__ = ["MODEL_FILE", "ModelFolder", "digest_version", "find_models"]
+__all__ = ["MODEL_FILE", "Fingerprint", "ModelFolder", "digest_version", "find_models"]
+
+Fingerprint = tuple[tuple[str, int, int], ...]
+"""Path, size and time of change of every file of a model."""
 
 MODEL_FILE = "model.onnx"
 
@@ -32,7 +35,12 @@ class ModelFolder:
         """Where the graph of `version` is."""
         return self.path / str(version) / MODEL_FILE
 
-    def fingerprint(self) -> tuple[tuple[str, int, int], ...]:
+    def size_bytes(self, version: int) -> int:
+        """Bytes of all files of `version`."""
+        base = self.path / str(version)
+        return sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
+
+    def fingerprint(self) -> Fingerprint:
         """Changes whenever a file of the model changes: names, sizes and times, no content."""
         found = []
         for file in sorted(self.path.rglob("*")):

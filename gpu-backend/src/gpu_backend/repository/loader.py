@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 
+from gpu_backend.batching.estimator import ServiceTime
 from gpu_backend.errors import BackendError, ModelInvalidError
 from gpu_backend.execution.datatypes import Array
 from gpu_backend.execution.providers import choose
@@ -19,6 +21,13 @@ __all__ = ["Loader"]
 
 _log = logging.getLogger(__name__)
 
+_MEASURE_RUNS = 5
+
+_INLINE_BATCH_FACTOR = 10
+
+_MEASURE_S = 0.5
+"""Per batch size; a model that takes seconds is measured once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loader:
@@ -28,11 +37,13 @@ class Loader:
         provider: Asked for where a manifest names none: ``auto`` or a key of `PROVIDERS`.
         available: Providers that this build of ONNX Runtime offers.
         intra_op_threads: For sessions whose manifest names none; 0 leaves it to ONNX Runtime.
+        inline_limit_s: Models whose items take no longer run on the event loop.
     """
 
     provider: str
     available: tuple[str, ...]
     intra_op_threads: int
+    inline_limit_s: float
 
     def load(self, folder: ModelFolder, version: int) -> LoadedModel:
         """`version`, warmed up and ready to serve. Blocks: call it on a thread.
@@ -41,6 +52,7 @@ class Loader:
             ModelInvalidError: The files are corrupt, mismatch the manifest, or fail to run.
             ExecutionProviderError: The provider asked for by name is not to be had.
         """
+        started = perf_counter()
         manifest = read_manifest(folder.path)
         digest = digest_version(folder, version)
         expected = manifest.digests.get(str(version))
@@ -64,20 +76,122 @@ class Loader:
             for sample in manifest.warmup:
                 session.run(sample_feeds(session.inputs, sample))
             placement = session.end_profile()
+            batchable = _is_batchable(manifest, session)
+            speed = _measure(manifest, session, batchable)
         except BackendError as exc:
             session.close()
             raise ModelInvalidError(
                 f"version {version} of {folder.name!r} cannot serve: {exc.message}"
             ) from exc
-        return LoadedModel(manifest, version, digest, session, placement, _is_batchable(session))
+        return LoadedModel(
+            manifest,
+            version,
+            digest,
+            session,
+            placement,
+            batchable,
+            speed.service,
+            speed.inline_units(hints.inline, self.inline_limit_s),
+            folder.size_bytes(version),
+            perf_counter() - started,
+        )
 
 
-def _is_batchable(session: OnnxSession) -> bool:
-    """True when axis 0 of every tensor is free and, where named, has one name."""
-    specs = (*session.inputs, *session.outputs)
-    if any(not spec.shape or spec.shape[0] != -1 for spec in specs):
+def _is_batchable(manifest: Manifest, session: OnnxSession) -> bool:
+    """True when rows of several requests may share an execution.
+
+    Axis 0 of every tensor must be free and, where it is named, have one name; and a run of two
+    rows must give two.
+
+    Raises:
+        ModelInvalidError: The manifest asks for batches that the graph cannot do.
+    """
+    if manifest.batching.max_batch == 1:
         return False
-    return len({spec.symbols[0] for spec in specs}) == 1
+    reason = _why_not_batchable(manifest, session)
+    if reason and manifest.batching_given:
+        raise ModelInvalidError(f"[batching] max_batch is above 1, but {reason}")
+    return not reason
+
+
+def _why_not_batchable(manifest: Manifest, session: OnnxSession) -> str:
+    specs = (*session.inputs, *session.outputs)
+    fixed = [spec.name for spec in specs if not spec.shape or spec.shape[0] != -1]
+    if fixed:
+        return f"axis 0 of {fixed[0]!r} is fixed in the graph"
+    if len({spec.symbols[0] for spec in specs}) > 1:
+        return "axis 0 has different names in the graph's inputs and outputs"
+    try:
+        outputs = session.run(sample_feeds(session.inputs, replace(manifest.warmup[0], rows=2)))
+    except BackendError as exc:
+        return f"a batch of two fails: {exc.message}"
+    for spec, output in zip(session.outputs, outputs, strict=True):
+        if output.ndim == 0 or output.shape[0] != 2:
+            return f"output {spec.name!r} has shape {list(output.shape)} for a batch of two"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """What the warm-up learnt: the expected duration, and the best seen per number of units."""
+
+    service: ServiceTime
+    best: tuple[tuple[int, float], ...]
+
+    def inline_units(self, hint: bool | None, limit_s: float) -> float:
+        """How many units an execution on the event loop may have.
+
+        By the best times, not the expected ones: on a busy machine those would flutter.
+
+        Args:
+            hint: Of the manifest; None leaves it to the measurement.
+            limit_s: What one item may take. A batch may take `_INLINE_BATCH_FACTOR` times as
+                long: enough for a full batch of a small model, too short for others to notice.
+        """
+        units, first_s = self.best[0]
+        if hint is not None:
+            return float("inf") if hint else 0.0
+        if first_s > limit_s:
+            return 0.0
+        more_units, more_s = self.best[-1]
+        slope = max(0.0, more_s - first_s) / (more_units - units) if more_units > units else first_s
+        spare_s = limit_s * _INLINE_BATCH_FACTOR - first_s
+        return units + spare_s / slope if slope else float("inf")
+
+
+def _measure(manifest: Manifest, session: OnnxSession, batchable: bool) -> _Speed:
+    """How long executions take, by a few runs of the first sample at two batch sizes."""
+    service = ServiceTime()
+    best: list[tuple[int, float]] = []
+    for rows in (1, min(8, manifest.batching.max_batch)) if batchable else (1,):
+        sample = replace(manifest.warmup[0], rows=rows)
+        feeds = sample_feeds(session.inputs, sample)
+        units = rows * _length(manifest, session.inputs, feeds)
+        session.run(feeds)  # the first of a new shape allocates
+        until = perf_counter() + _MEASURE_S
+        times = []
+        for _ in range(_MEASURE_RUNS):
+            started = perf_counter()
+            session.run(feeds)
+            ended = perf_counter()
+            times.append(ended - started)
+            service.observe(units, ended - started)
+            if ended > until:
+                break
+        best.append((units, min(times)))
+    return _Speed(service, tuple(best))
+
+
+def _length(manifest: Manifest, inputs: tuple[TensorSpec, ...], feeds: dict[str, Array]) -> int:
+    padding = manifest.batching.padding
+    if padding is None:
+        return 1
+    lengths = [
+        feeds[spec.name].shape[padding.axis]
+        for spec in inputs
+        if len(spec.shape) > padding.axis and spec.shape[padding.axis] == -1
+    ]
+    return max(lengths, default=1)
 
 
 def _check_hints(manifest: Manifest, session: OnnxSession) -> None:

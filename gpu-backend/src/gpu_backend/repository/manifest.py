@@ -141,6 +141,7 @@ class Manifest:
         name: Of the model, as in its URL.
         platform: Always ``onnxruntime_onnx``.
         task: As ``image-classification``; None when nothing is known.
+        serve: ``latest`` serves the highest version, ``all`` serves each one by its number too.
         digests: Expected ``sha256:<hex>`` of a version's files, by version.
         image: None when the input is no image.
         output: None when no output holds class scores.
@@ -154,6 +155,7 @@ class Manifest:
     name: str
     platform: str = PLATFORM
     task: str | None = None
+    serve: str = "latest"
     digests: Mapping[str, str] = field(default_factory=dict)
     image: ImageHints | None = None
     output: OutputHints | None = None
@@ -192,7 +194,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _manifest(top: Table, folder: Path) -> Manifest:
-    name, platform, task = _model(top.table("model"), folder.name)
+    name, platform, task, serve = _model(top.table("model"), folder.name)
     batching = top.table("batching")
     output, output_labels = _output(top.table("output"))
     samples = tuple(_warmup(entry) for entry in top.tables("warmup"))
@@ -200,6 +202,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
         name=name,
         platform=platform,
         task=task,
+        serve=serve,
         digests=_digests(top.table("version")),
         image=_image(top.table("image")),
         output=output,
@@ -213,14 +216,15 @@ def _manifest(top: Table, folder: Path) -> Manifest:
     return manifest
 
 
-def _model(table: Table | None, folder_name: str) -> tuple[str, str, str | None]:
+def _model(table: Table | None, folder_name: str) -> tuple[str, str, str | None, str]:
     if table is None:
-        return folder_name, PLATFORM, None
+        return folder_name, PLATFORM, None, "latest"
     name = table.take("name", text, folder_name)
     platform = table.take("platform", one_of(PLATFORM), PLATFORM)
     task: str | None = table.take("task", text, "") or None
+    serve = table.take("serve", one_of("latest", "all"), "latest")
     table.close()
-    return name, platform, task
+    return name, platform, task, serve
 
 
 def _digest(value: object) -> str:

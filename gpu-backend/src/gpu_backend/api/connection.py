@@ -1,0 +1,162 @@
+"""Connections with limits that uvicorn's HTTP protocol lacks: heads, time and number.
+
+* A request's line and fields may have so many bytes (431).
+* A request has to arrive within a time, however slowly its bytes drip (408).
+* A client that does not read its answer loses its connection after the same time.
+* Beyond a number of connections, new ones are refused at once (503).
+* When a client goes away, the request in progress hears of it (`ON_DISCONNECT` in its scope).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gpu_backend.api.http import ON_DISCONNECT
+
+__all__ = ["BoundedProtocol", "ConnectionLimits", "make_protocol", "sweep"]
+
+_PER_FIELD = 32
+"""Counted for each field beside its text, so that a flood of empty ones is bounded too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds on what a client may hold."""
+
+    max_header_bytes: int = 32 << 10
+    max_connections: int = 4096
+    request_timeout_s: float = 30.0
+
+
+class _HeadTooLargeError(Exception):
+    """Stops the parser in the middle of a head."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    limits = ConnectionLimits()
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._head_bytes = 0
+        self._refusal: bytes | None = None
+        self._awaiting_since = 0.0
+        """When the request that is still arriving began; 0 while none is."""
+        self._unread_since = 0.0
+        """Since when the client has not read all of its answer; 0 while it has."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse at once what is one connection too many."""
+        super().connection_made(transport)
+        self._awaiting_since = monotonic()
+        if len(self.connections) > self.limits.max_connections:
+            transport.write(_refusal(503, "Service Unavailable", "too many connections"))
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request in progress that nobody reads its answer."""
+        super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            leave: Callable[[], None] | None = cast("dict[str, Any]", self.cycle.scope).get(
+                ON_DISCONNECT
+            )
+            if leave is not None:
+                leave()
+
+    def on_message_begin(self) -> None:
+        """Start to count the head and the time."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._awaiting_since = monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        """Count the target towards the head."""
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the field towards the head."""
+        self._count_head(len(name) + len(value) + _PER_FIELD)
+        super().on_header(name, value)
+
+    def on_message_complete(self) -> None:
+        """The request has arrived: its time no longer counts."""
+        self._awaiting_since = 0.0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or too much of it, in the shape of every other error."""
+        self.transport.write(self._refusal or _refusal(400, "Bad Request", msg))
+        self.transport.close()
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > self.limits.max_header_bytes:
+            limit = self.limits.max_header_bytes
+            text = f"the request's head exceeds the limit of {limit} bytes"
+            self._refusal = _refusal(431, "Request Header Fields Too Large", text)
+            raise _HeadTooLargeError
+
+    def cut_off_if_late(self, now: float) -> None:
+        """Close when the client takes too long to send its request or to read its answer."""
+        if self.transport.is_closing():
+            return
+        oldest = now - self.limits.request_timeout_s
+        if self.transport.get_write_buffer_size() == 0:
+            self._unread_since = 0.0
+        elif self._unread_since == 0.0:
+            self._unread_since = now
+        elif self._unread_since < oldest:
+            self.transport.abort()
+            return
+        if self.pipeline:
+            self._awaiting_since = now  # it waits for us, not we for it
+        elif self._awaiting_since and self._awaiting_since < oldest:
+            if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+                text = "the request did not arrive in time"
+                self.transport.write(_refusal(408, "Request Timeout", text))
+            self.transport.close()
+
+
+def make_protocol(limits: ConnectionLimits) -> type[BoundedProtocol]:
+    """The protocol class for one server."""
+    return type("LimitedProtocol", (BoundedProtocol,), {"limits": limits})
+
+
+async def sweep(state: ServerState, interval_s: float) -> None:
+    """Cut off late clients until cancelled. One pass over all costs less than timers for each."""
+    while True:
+        await asyncio.sleep(interval_s)
+        now = monotonic()
+        for connection in list(state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.cut_off_if_late(now)
+
+
+def _refusal(status: int, title: str, detail: str) -> bytes:
+    """A whole response for requests that never reach the application."""
+    safe = detail.replace('"', "'")
+    body = (
+        f'{{"type":"about:blank","title":"{title}","status":{status},'
+        f'"detail":"{safe}","code":"invalid_input","error":"{safe}"}}'
+    ).encode()
+    head = (
+        f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    ).encode()
+    return head + body

@@ -1,0 +1,94 @@
+"""Who may wait: what would wait too long is refused at the door, and told when to come back.
+
+A queue that grows without bound serves nobody: every answer comes late. What is admitted is
+expected to be answered in time; what is refused is told at once and has cost nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gpu_backend.batching.estimator import ServiceTime
+from gpu_backend.batching.item import Item
+from gpu_backend.batching.policy import BatchPolicy
+from gpu_backend.batching.queue import ItemQueue
+from gpu_backend.errors import DeadlineExceededError, OverloadedError
+
+__all__ = ["Admission", "QueueLimits"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """Bounds of one model's queue.
+
+    Attributes:
+        max_items: That may wait.
+        max_wait_s: Longest wait that is admitted.
+    """
+
+    max_items: int = 1024
+    max_wait_s: float = 2.0
+
+
+class Admission:
+    """Decides on one model's requests from its queue and its measured service time."""
+
+    def __init__(
+        self, policy: BatchPolicy, limits: QueueLimits, queue: ItemQueue, service: ServiceTime
+    ) -> None:
+        self._policy = policy
+        self._limits = limits
+        self._queue = queue
+        self._service = service
+
+    def check(self, item: Item, budget_s: float | None, busy_s: float) -> None:
+        """Nothing when `item` may wait.
+
+        Args:
+            item: Not yet queued.
+            budget_s: Seconds until its deadline; None without one.
+            busy_s: Seconds until an executor is expected to be free.
+
+        Raises:
+            DeadlineExceededError: The budget is too small even for an empty queue.
+            OverloadedError: The queue is full, or the wait would be too long.
+        """
+        own_s = self._service.predict(item.units)
+        if budget_s is not None and budget_s < own_s:
+            raise DeadlineExceededError(
+                f"{_ms(budget_s)} ms are left, the model takes about {_ms(own_s)} ms"
+            )
+        wait_s = self.expected_wait(item.urgency, busy_s)
+        queued = len(self._queue)
+        if queued >= self._limits.max_items:
+            raise OverloadedError(
+                f"{queued} requests wait for this model, the limit is {self._limits.max_items}",
+                retry_after_s=wait_s / 2,
+            )
+        # The next execution takes what stands at an empty queue's head: no wait is shorter.
+        if queued and wait_s > self._limits.max_wait_s:
+            raise OverloadedError(
+                f"the wait would be about {_ms(wait_s)} ms, the limit is "
+                f"{_ms(self._limits.max_wait_s)} ms",
+                retry_after_s=wait_s - self._limits.max_wait_s,
+            )
+        if budget_s is not None and wait_s + own_s > budget_s:
+            raise OverloadedError(
+                f"the answer would take about {_ms(wait_s + own_s)} ms, "
+                f"{_ms(budget_s)} ms are left",
+                retry_after_s=wait_s + own_s - budget_s,
+            )
+
+    def expected_wait(self, urgency: int, busy_s: float) -> float:
+        """Seconds until an item of `urgency` that arrives now would start to run."""
+        rows, units = self._queue.ahead_of(urgency)
+        if rows == 0:
+            return busy_s
+        base_s, unit_s = self._service.line()
+        executions = math.ceil(rows / self._policy.max_batch)
+        return busy_s + (executions * base_s + units * unit_s) / self._policy.instances
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.3g}" if seconds < 1 else f"{seconds * 1000:.0f}"

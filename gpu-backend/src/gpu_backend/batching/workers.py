@@ -1,0 +1,49 @@
+"""Threads that run executions, so that the event loop goes on answering.
+
+Leaner than a `ThreadPoolExecutor`: one queue, one wake-up of the loop per execution, no future
+and no lock in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+__all__ = ["Workers"]
+
+
+class Workers:
+    """Threads of one model: a slow model keeps only its own threads busy. Owns them.
+
+    Args:
+        name: Of the model; threads carry it.
+        count: How many executions may run at once.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"run-{name}-{index}", daemon=True)
+            for index in range(count)
+        ]
+        self._started = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` on a thread; it must not raise."""
+        if not self._started:  # models that run on the event loop never need their threads
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Let the threads end after what they have begun. Returns at once."""
+        if self._started:
+            for _ in self._threads:
+                self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job  # an idle thread must not keep the last batch's arrays alive
