@@ -12,14 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgehost.allowed_host import AllowedHostError, convert_allowed_http_hosts
 from edgehost.keyvalue.provider import AppStores, ComponentStores, redis_fault
 from edgehost.manifest import Component, HttpTrigger, Manifest, read_manifest
-from edgehost.outbound_hosts import (
-    AllowedHostError,
-    AllowedHosts,
-    convert_allowed_http_hosts,
-    resolve_allowed_hosts,
-)
+from edgehost.outbound_hosts import AllowedHosts, resolve_allowed_hosts
 from edgehost.ports import ComponentSpec, InstanceLimits
 from edgehost.routes import WELL_KNOWN_PREFIX, Route, RouteError, RouteTable
 from edgehost.runtime_config import (

@@ -6,11 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgehost.allowed_host import AllowedHost, AllowedHostError, convert_allowed_http_hosts
 from edgehost.outbound_hosts import (
-    AllowedHost,
-    AllowedHostError,
     AllowedHosts,
-    convert_allowed_http_hosts,
     resolve_allowed_hosts,
     service_chaining_target,
 )
