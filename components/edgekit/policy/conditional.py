@@ -37,7 +37,5 @@ def _tags(field: str) -> set[str]:
     position = 0
     while match := _TAG.match(field, position):
         tags.add(match[1])
-        if match.end() == position:
-            break
         position = match.end()
     return tags

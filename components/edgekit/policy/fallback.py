@@ -55,7 +55,9 @@ def plan_steps(placement: Placement, *, stale: bool, edge: bool) -> Sequence[Ste
         steps.append(Step(StepKind.CALL, Tier.EDGE, "fallback-edge"))
     if placement.first is Tier.EDGE:
         steps = [step for step in steps if step.tier is not Tier.EDGE]
-        steps.insert(0, Step(StepKind.CALL, Tier.EDGE))
+        # Behind an open breaker the edge is a substitute: the better model's stale answer first.
+        place = len(steps) if placement.reason == "breaker" else 0
+        steps.insert(place, Step(StepKind.CALL, Tier.EDGE))
     elif upstreams:
         steps[0] = Step(StepKind.CALL, upstreams[0])
     return (*steps, Step(StepKind.REFUSE, None, "exhausted"))

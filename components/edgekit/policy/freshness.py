@@ -92,7 +92,8 @@ def _judge(stored: Freshness | None, asked: RequestDirectives) -> tuple[Verdict,
         staleness_s = -stored.ttl_s
         if asked.max_stale_s is not None and staleness_s <= asked.max_stale_s:
             return Verdict.STALE, ""
-        if staleness_s <= _revalidate_window_s(stored, asked):
+        window_s = _revalidate_window_s(stored, asked)
+        if window_s and staleness_s <= window_s:
             return Verdict.STALE_THEN_REFRESH, ""
     return Verdict.FORWARD, "stale"
 
@@ -124,4 +125,4 @@ def _revalidate_window_s(stored: Freshness, asked: RequestDirectives) -> int:
         return asked.stale_while_revalidate_s
     # Section 5.2.1.1: "Unless the max-stale request directive is also present, the client does
     # not wish to receive a stale response": a max-age switches the default window off.
-    return -1 if asked.max_age_s is not None else stored.stale_while_revalidate_s
+    return 0 if asked.max_age_s is not None else stored.stale_while_revalidate_s
