@@ -1,0 +1,138 @@
+"""The whole application in a real host, seen through HTTP: the embedded one, or Spin."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import shutil
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from build_components import ROOT
+from edgehost.testing import AppOptions, EdgeHost
+from wasm.cases.table import Answer, Call
+
+__all__ = ["HttpEdge", "SettledEdge", "embedded", "spin"]
+
+MANIFEST = ROOT / "spin.toml"
+STORE_FILE = "sqlite_key_value.db"
+START_TIMEOUT_S = 60.0
+ANSWER_TIMEOUT_S = 30.0
+
+
+class HttpEdge:
+    """A running application; both hosts keep the default store in a file of one form.
+
+    Args:
+        url: Where it listens.
+        state_dir: Where that file is.
+        settle: Returns when the guest has done what it does after its response.
+    """
+
+    def __init__(self, url: str, state_dir: Path, settle: Callable[[HttpEdge], None]) -> None:
+        self.url = url
+        self._store = state_dir / STORE_FILE
+        self._settle = settle
+
+    def settle(self) -> None:
+        """Wait until no guest works any more."""
+        self._settle(self)
+
+    def forget(self) -> None:
+        """Empty the default key-value store."""
+        self._settle(self)
+        if self._store.exists():
+            with contextlib.closing(sqlite3.connect(self._store)) as database, database:
+                database.execute("DELETE FROM spin_key_value")
+
+    def send(self, call: Call) -> Answer:
+        """One request over a connection of its own."""
+        address = urlsplit(self.url)
+        assert address.hostname is not None
+        connection = http.client.HTTPConnection(
+            address.hostname, address.port, timeout=ANSWER_TIMEOUT_S
+        )
+        with contextlib.closing(connection):
+            connection.request(call.method, call.target, call.body or None, dict(call.headers))
+            response = connection.getresponse()
+            complete = True
+            try:
+                body = response.read()
+            except (http.client.IncompleteRead, ConnectionError) as error:
+                complete = False
+                body = getattr(error, "partial", b"")
+            fields: dict[str, str] = {}
+            for name, value in response.getheaders():
+                name = name.lower()
+                fields[name] = f"{fields[name]}, {value}" if name in fields else value
+        return Answer(response.status, fields, body, complete)
+
+
+@contextlib.contextmanager
+def embedded(state_dir: Path, variables: Mapping[str, str], threads: int = 1) -> Iterator[HttpEdge]:
+    """The application in the embedded host; with one thread, guests run one after the other."""
+
+    def settle(edge: HttpEdge) -> None:
+        if threads == 1:
+            edge.send(Call("GET", "/"))
+
+    options = AppOptions(variables=variables, state_dir=state_dir, threads=threads)
+    with EdgeHost(MANIFEST, options) as host:
+        yield HttpEdge(host.url, state_dir, settle)
+
+
+@contextlib.contextmanager
+def spin(state_dir: Path, variables: Mapping[str, str]) -> Iterator[HttpEdge]:
+    """The application under `spin up`."""
+    program = shutil.which("spin")
+    assert program is not None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = [program, "up", "--from", str(MANIFEST), "--listen", address]
+    command += ["--state-dir", str(state_dir), "--quiet"]
+    for name, value in variables.items():
+        command += ["--variable", f"{name}={value}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        # Spin tells nobody when a guest has ended; a store write takes about a millisecond.
+        edge = HttpEdge(f"http://{address}", state_dir, lambda _edge: time.sleep(0.05))
+        _await(edge, process)
+        yield edge
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _await(edge: HttpEdge, process: subprocess.Popen[bytes]) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while True:
+        assert process.poll() is None, f"spin ended with exit code {process.returncode}"
+        assert time.monotonic() < deadline_s, f"spin did not listen within {START_TIMEOUT_S} s"
+        try:
+            edge.send(Call("GET", "/"))
+            return
+        except OSError:
+            time.sleep(0.1)
+
+
+class SettledEdge:
+    """Sends each request only when the one before has left nothing behind."""
+
+    def __init__(self, edge: HttpEdge) -> None:
+        self._edge = edge
+
+    def send(self, call: Call) -> Answer:
+        """One request."""
+        answer = self._edge.send(call)
+        self._edge.settle()
+        return answer
