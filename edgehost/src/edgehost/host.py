@@ -177,6 +177,11 @@ class Host:
             raise RuntimeError("the host has not started")
         return self._address
 
+    @property
+    def running_requests(self) -> int:
+        """Requests that hold a thread now."""
+        return self._workers.running + self._chained_workers.running
+
     # Start and end.
 
     def _load_components(self, progress: Callable[[str], None]) -> None:
