@@ -81,7 +81,9 @@ def test_sqlite_database_at_its_size_limit_reports_a_full_disk(tmp_path: Path) -
     with contextlib.closing(SqliteDatabase(tmp_path / "kv.db")) as database:
         store = SqliteStore(database, "default")
         store.set("first", b"kept")
-        database.reader().execute("PRAGMA max_page_count=16")
+        connection = database.acquire()
+        connection.execute("PRAGMA max_page_count=16")
+        database.release(connection, failed=False)
         with pytest.raises(StoreError, match="the disk is full: free some space"):
             store.set_many([(f"key-{number}", b"x" * 10_000) for number in range(100)])
         assert store.get_keys() == ["first"]
@@ -159,20 +161,35 @@ def test_sqlite_value_of_another_type_is_named(tmp_path: Path) -> None:
 def test_sqlite_closed_store_fails_clearly(tmp_path: Path) -> None:
     with sqlite_store(tmp_path / "kv.db") as store:
         store.set("key", b"value")
-    with pytest.raises(StoreError):
-        store.get("key")
-    answers: list[str] = []
+    for call in (lambda: store.get("key"), lambda: store.increment("counter", 1)):
+        with pytest.raises(StoreError, match=r"kv\.db: the store is closed"):
+            call()
 
-    def use() -> None:
-        try:
-            store.get("key")
-        except StoreError as exc:
-            answers.append(str(exc))
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    thread.join()
-    assert answers == [f"{tmp_path / 'kv.db'}: the store is closed"]
+def test_sqlite_failed_call_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    path = tmp_path / "kv.db"
+    with sqlite_store(path) as store, sqlite_store(path) as other:
+        store.set("text", b"no counter")
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                store.increment("text", 1)
+        other.set("key", b"not held up")
+        assert store.get("key") == b"not held up"
+
+
+def test_sqlite_has_as_many_connections_as_calls_overlap(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteDatabase(tmp_path / "kv.db")) as database:
+        store = SqliteStore(database, "default")
+
+        def use() -> None:
+            store.increment("counter", 1)
+
+        for _ in range(20):  # one after the other: a thread each, and one connection for all
+            thread = threading.Thread(target=use)
+            thread.start()
+            thread.join()
+        assert store.increment("counter", 0) == 20
+        assert len(database._idle) == 1
 
 
 # Redis

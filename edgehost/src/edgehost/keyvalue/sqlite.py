@@ -1,6 +1,7 @@
 """A store in a SQLite file, in the form of Spin's own: both can use one file.
 
-Every thread has its own connection, so reads never wait for each other. Writers of this process
+Calls that overlap have a connection each, so reads never wait for each other; there are as many
+connections as calls have ever overlapped, which are far fewer than guests. Writers of this process
 queue at a lock instead of at SQLite's busy handler, which sleeps for milliseconds between tries;
 other processes are waited for by that handler. Both waits end at `_BUSY_TIMEOUT_S`.
 
@@ -14,9 +15,9 @@ import contextlib
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from edgehost.errors import StoreError
 from edgehost.keyvalue.limits import (
@@ -34,6 +35,7 @@ _BUSY_TIMEOUT_S = 5.0
 _RETRY_OPEN_S = 0.005
 # Memory-mapped reads save a system call per page; the file of a development machine is small.
 _MMAP_BYTES = 64 << 20
+_CACHE_KIB = 512  # for pages being written; those being read are mapped
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS spin_key_value (
@@ -69,10 +71,6 @@ _REMEDIES: dict[int | None, str] = {
 }
 
 
-class _Connection(sqlite3.Connection):
-    """A connection that can be referred to weakly."""
-
-
 class SqliteDatabase:
     """One database file and its connections, shared by the stores kept in it.
 
@@ -83,30 +81,30 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         """Keep the stores in the file at `path`, which is created with its directory."""
         self.path = path
-        self._local = threading.local()
-        self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
+        # The newest first: its pages are warm, and the others may stay away.
+        self._idle: list[sqlite3.Connection] = []
+        self._open_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._closed = False
 
-    def reader(self) -> sqlite3.Connection:
-        """This thread's connection. Raises `sqlite3.Error` or `OSError` when it cannot be made."""
-        connection: _Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            with self._write_lock:  # the first one creates the file and sets its journal
-                connection = self._open()
-            self._local.connection = connection
-        return connection
+    def connection(self) -> _Lease:
+        """A connection for as long as the returned context is entered.
+
+        Raises:
+            sqlite3.Error, OSError: On entering, when the file cannot be opened.
+        """
+        return _Lease(self)
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, while no other thread of this process writes."""
-        connection = self.reader()
+        """A connection, while no other thread of this process writes."""
         if not self._write_lock.acquire(timeout=_BUSY_TIMEOUT_S):
             raise StoreError(
                 f"{self.path}: other threads wrote for more than {_BUSY_TIMEOUT_S:g} s"
             )
         try:
-            yield connection
+            with _Lease(self) as connection:
+                yield connection
         finally:
             self._write_lock.release()
 
@@ -117,13 +115,27 @@ class SqliteDatabase:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            except StoreError:  # what the guest asked for was wrong, not the connection
+                connection.execute("ROLLBACK")
                 raise
+            connection.execute("COMMIT")
 
-    def _open(self) -> _Connection:
+    def acquire(self) -> sqlite3.Connection:
+        """An idle connection, or a new one; give it to `release`."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            with self._open_lock:  # the first one creates the file and sets its journal
+                return self._open()
+
+    def release(self, connection: sqlite3.Connection, *, failed: bool) -> None:
+        """Keep `connection` for the next call, or close it, which undoes what it had begun."""
+        if failed or self._closed or connection.in_transaction:
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def _open(self) -> sqlite3.Connection:
         if self._closed:
             raise StoreError(f"{self.path}: the store is closed")
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,8 +143,7 @@ class SqliteDatabase:
             self.path,
             timeout=_BUSY_TIMEOUT_S,
             isolation_level=None,  # autocommit: one statement is one transaction
-            check_same_thread=False,  # `close` is called from another thread
-            factory=_Connection,
+            check_same_thread=False,  # used by one thread at a time, but not always by the same
             cached_statements=32,
         )
         try:
@@ -140,15 +151,35 @@ class SqliteDatabase:
         except BaseException:
             connection.close()
             raise
-        self._connections.add(connection)
         return connection
 
     def close(self) -> None:
-        """Close every connection; call it when no guest runs any more."""
-        with self._write_lock:
-            self._closed = True
-            for connection in list(self._connections):
-                connection.close()
+        """Close every connection, those in use as soon as they are released."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+
+class _Lease:
+    """Takes a connection on entering and gives it back on leaving."""
+
+    __slots__ = ("_connection", "_database")
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._connection = self._database.acquire()
+        return self._connection
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        failed = exc_type is not None and not issubclass(exc_type, StoreError)
+        self._database.release(self._connection, failed=failed)
 
 
 def _prepare(connection: sqlite3.Connection) -> None:
@@ -169,6 +200,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
             time.sleep(_RETRY_OPEN_S)
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
 
 
 def _kind(exc: sqlite3.Error) -> int | None:
@@ -190,7 +222,8 @@ class SqliteStore:
         """The value, or None when absent."""
         check_key(key)
         try:
-            row = self._database.reader().execute(_GET, (self._label, key)).fetchone()
+            with self._database.connection() as connection:
+                row = connection.execute(_GET, (self._label, key)).fetchone()
         except (sqlite3.Error, OSError) as exc:
             raise self._failed(exc) from exc
         return None if row is None else _as_bytes(row[0])
@@ -210,16 +243,16 @@ class SqliteStore:
     def exists(self, key: str) -> bool:
         """True when `key` holds a value."""
         check_key(key)
-        with self._failing_clearly():
-            row = self._database.reader().execute(_EXISTS, (self._label, key)).fetchone()
+        with self._failing_clearly(), self._database.connection() as connection:
+            row = connection.execute(_EXISTS, (self._label, key)).fetchone()
         return row is not None
 
     def get_keys(self) -> list[str]:
         """Every key."""
         size = AnswerSize()
         keys = []
-        with self._failing_clearly():
-            for (key,) in self._database.reader().execute(_KEYS, (self._label,)):
+        with self._failing_clearly(), self._database.connection() as connection:
+            for (key,) in connection.execute(_KEYS, (self._label,)):
                 size.add((key,))
                 keys.append(key)
         return keys
@@ -230,18 +263,14 @@ class SqliteStore:
             check_key(key)
         size = AnswerSize()
         found: list[tuple[str, bytes | None]] = []
-        with self._failing_clearly():
-            connection = self._database.reader()
+        with self._failing_clearly(), self._database.connection() as connection:
             connection.execute("BEGIN")
-            try:
-                for key in keys:
-                    row = connection.execute(_GET, (self._label, key)).fetchone()
-                    entry = (key, None if row is None else _as_bytes(row[0]))
-                    size.add(entry)
-                    found.append(entry)
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            for key in keys:
+                row = connection.execute(_GET, (self._label, key)).fetchone()
+                entry = (key, None if row is None else _as_bytes(row[0]))
+                size.add(entry)
+                found.append(entry)
+            connection.execute("COMMIT")
         return found
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
