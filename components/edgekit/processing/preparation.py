@@ -32,7 +32,7 @@ class ImageSpec:
         input: Name of the input tensor.
         width: In pixels.
         height: In pixels.
-        layout: "NCHW" or "NHWC".
+        layout: "NCHW", "NHWC", "CHW" or "HWC".
         color: "gray" or "rgb".
         range: Values of black and white before `mean` and `std`.
         mean: Subtracted per channel; None for 0.
@@ -59,9 +59,8 @@ class ImageSpec:
     @property
     def shape(self) -> list[int]:
         """Shape of the tensor for one image."""
-        if self.layout == "NCHW":
-            return [1, self.channels, self.height, self.width]
-        return [1, self.height, self.width, self.channels]
+        sizes = {"N": 1, "C": self.channels, "H": self.height, "W": self.width}
+        return [sizes[axis] for axis in self.layout]
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> ImageSpec:
@@ -73,23 +72,24 @@ class ImageSpec:
         color = _field(parameters, "color", ("gray", "rgb").__contains__, "rgb")
         channels = 1 if color == "gray" else 3
         low, high = _numbers(parameters, "range", 2) or (0.0, 255.0)
-        std = _numbers(parameters, "std", channels)
+        std = _per_channel(parameters, "std", channels)
         if std and not all(std):
             raise _bad_spec("std", list(std))
         return cls(
             input=_field(parameters, "input", lambda value: isinstance(value, str) and value),
             width=_field(parameters, "width", _is_size),
             height=_field(parameters, "height", _is_size),
-            layout=_field(parameters, "layout", ("NCHW", "NHWC").__contains__, "NCHW"),
+            layout=_field(parameters, "layout", _LAYOUTS.__contains__, "NCHW"),
             color=color,
             range=(low, high),
-            mean=_numbers(parameters, "mean", channels),
+            mean=_per_channel(parameters, "mean", channels),
             std=std,
             fit=_field(parameters, "fit", tuple(_FITS).__contains__, "stretch"),
         )
 
 
-_MAX_SIDE = 4096
+_LAYOUTS: Final = ("NCHW", "NHWC", "CHW", "HWC")
+_MAX_SIDE: Final = 8192
 
 
 def _is_size(value: object) -> bool:
@@ -107,6 +107,16 @@ def _field(
     if not is_valid(value):
         raise _bad_spec(key, value)
     return value
+
+
+def _per_channel(
+    parameters: Mapping[str, Any], key: str, channels: int
+) -> tuple[float, ...] | None:
+    """One number per channel; one alone counts for all."""
+    value = parameters.get(key)
+    if isinstance(value, list) and len(value) == 1:
+        return (_numbers(parameters, key, 1) or ()) * channels
+    return _numbers(parameters, key, channels)
 
 
 def _numbers(parameters: Mapping[str, Any], key: str, count: int) -> tuple[float, ...] | None:
@@ -142,7 +152,7 @@ def prepare(image: Image, spec: ImageSpec, datatype: str = "UINT8") -> bytes:
         _convert(colored.pixels[channel :: spec.channels], _values(spec, channel), datatype)
         for channel in range(spec.channels)
     ]
-    if spec.layout == "NCHW" or spec.channels == 1:
+    if spec.channels == 1 or spec.layout.endswith("CHW"):
         return b"".join(planes)
     return _interleave(planes, struct.calcsize(_PACK_CODES[datatype]))
 
@@ -196,7 +206,12 @@ def _convert(plane: bytes, values: list[float], datatype: str) -> bytes:
         low, high = _INTEGER_RANGES[datatype]
         levels = [max(low, min(high, round(value))) for value in values]
         return plane.translate(b"".join([struct.pack(code, level) for level in levels]))
-    table = [struct.pack(code, value) for value in values]
+    try:
+        table = [struct.pack(code, value) for value in values]
+    except OverflowError as error:
+        raise UpstreamUnavailableError(
+            f"the model's image range does not fit its datatype {datatype}"
+        ) from error
     return b"".join(map(table.__getitem__, plane))
 
 
