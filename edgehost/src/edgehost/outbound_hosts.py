@@ -7,7 +7,7 @@ something that is no entry, the component may connect to nothing at all, as in S
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from edgehost.allowed_host import (
@@ -151,10 +151,9 @@ def resolve_allowed_hosts(
             report.fault(file, where, str(exc))
             continue
         try:
-            allowed.append(AllowedHost.parse(template.resolve(variables.values)))
+            allowed.append(_resolved(template, variables.values, variables.secrets))
         except AllowedHostError as exc:
-            reason = _unless_secret(exc, template, variables)
-            broken = f'"{text}" with the value of its variables{reason}'
+            broken = f'"{text}" with the value of its variables {exc}'
             report.warn(file, where, f"{broken}; the component may connect to nothing")
     return AllowedHosts(_expand_service_chaining(allowed, component_ids), broken=broken)
 
@@ -175,22 +174,25 @@ def _checked_template(text: str, variables: Variables) -> Template:
 
 def _check_defaults(text: str, template: Template, variables: Variables) -> None:
     """Spin refuses to load an app whose defaults make no entry."""
-    if not all(name in variables.defaults for name in template.names):
-        return
+    if all(name in variables.defaults for name in template.names):
+        try:
+            _resolved(template, variables.defaults, variables.secrets)
+        except AllowedHostError as exc:
+            raise AllowedHostError(f'"{text}" with the default of its variables {exc}') from None
+
+
+def _resolved(
+    template: Template, values: Mapping[str, str], secrets: frozenset[str]
+) -> AllowedHost:
+    """The entry that `template` makes of `values`. The reason for none shows no secret."""
+    text = template.resolve(values)
+    if not text.strip():
+        raise AllowedHostError("is empty")
     try:
-        AllowedHost.parse(template.resolve(variables.defaults))
+        return AllowedHost.parse(text)
     except AllowedHostError as exc:
-        reason = _unless_secret(exc, template, variables)
-        raise AllowedHostError(
-            f'"{text}" with the default value of its variables{reason}'
-        ) from None
-
-
-def _unless_secret(exc: AllowedHostError, template: Template, variables: Variables) -> str:
-    """The reason, which shows the resolved value, unless a secret is in it."""
-    if variables.secrets.isdisjoint(template.names):
-        return f": {exc}"
-    return " is no allowed host"
+        reason = f": {exc}" if secrets.isdisjoint(template.names) else ""
+        raise AllowedHostError(f"is no allowed host{reason}") from None
 
 
 def _expand_service_chaining(
