@@ -12,14 +12,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.server import ServerState
 
-from gpu_backend.api.http import ON_DISCONNECT
+from gpu_backend.api.http import ON_DISCONNECT, RESPOND
 
 __all__ = ["BoundedProtocol", "ConnectionLimits", "make_protocol", "sweep"]
 
@@ -94,6 +99,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._count_head(len(name) + len(value) + _PER_FIELD)
         super().on_header(name, value)
 
+    def on_headers_complete(self) -> None:
+        """Let the application answer with one write."""
+        super().on_headers_complete()
+        scope = cast("dict[str, Any]", self.scope)
+        scope[RESPOND] = partial(_respond, self.cycle)
+
     def on_message_complete(self) -> None:
         """The request has arrived: its time no longer counts."""
         self._awaiting_since = 0.0
@@ -131,6 +142,35 @@ class BoundedProtocol(HttpToolsProtocol):
                 text = "the request did not arrive in time"
                 self.transport.write(_refusal(408, "Request Timeout", text))
             self.transport.close()
+
+
+def _respond(
+    cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """As two calls of `cycle.send`, in one write.
+
+    Nothing here waits for a client that reads slowly: the response is whole in memory already,
+    and `cut_off_if_late` ends what is never read.
+    """
+    if cycle.disconnected:
+        return
+    parts = [STATUS_LINE[status]]
+    for name, value in (*cycle.default_headers, *headers):
+        parts += (name, b": ", value, b"\r\n")
+    if (b"connection", b"close") in headers:
+        cycle.keep_alive = False
+    elif not cycle.keep_alive:
+        parts.append(b"connection: close\r\n")
+    parts.append(b"\r\n")
+    if cycle.scope["method"] != "HEAD":
+        parts.append(body)
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"".join(parts))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 def make_protocol(limits: ConnectionLimits) -> type[BoundedProtocol]:

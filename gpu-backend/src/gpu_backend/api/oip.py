@@ -81,11 +81,11 @@ class InferRoute:
                 message = parse_infer_request(body, fields.get(HEADER_LENGTH))
                 result = await self._infer(name, version, message, fields, arrived, scope)
                 headers, content = _encode(message, result, fields)
-            await respond(send, 200, headers, content)
+            await respond(scope, send, 200, headers, content)
         except BackendError as exc:
             outcome = exc.code
             if not isinstance(exc, RequestCancelledError):
-                await self._refuse(send, fields, exc)
+                await self._refuse(scope, send, fields, exc)
         finally:
             self._dataplane.count(name, outcome, perf_counter() - arrived)
 
@@ -111,11 +111,11 @@ class InferRoute:
             scope[ON_DISCONNECT] = call.leave
         return await call.result()
 
-    async def _refuse(self, send: Send, fields: Fields, error: BackendError) -> None:
+    async def _refuse(self, scope: Scope, send: Send, fields: Fields, error: BackendError) -> None:
         status, headers, body = problem(error)
         if error.code == "payload_too_large" and must_close(fields, self._max_body_bytes):
             headers.append((b"connection", b"close"))
-        await respond(send, status, headers + correlation(fields), body)
+        await respond(scope, send, status, headers + correlation(fields), body)
 
 
 def _encode(
