@@ -13,7 +13,7 @@ from edgehost.errors import GuestTrapError
 
 __all__ = ["Resource", "ResourceTable"]
 
-MAX_RESOURCES = 100_000
+MAX_RESOURCES = 10_000
 """Handles one instance may hold: above what any guest needs, below what hurts the host."""
 
 

@@ -1,7 +1,7 @@
 """fermyon:spin/key-value and wasi:keyvalue — the app's key-value stores.
 
 Both open a store by its label, which the component must list in `key_value_stores`; both see the
-same data. Limits on keys, values and answers belong to the stores.
+same data. Limits on keys and values belong to the stores.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ spin_key_value = HostInterface("fermyon:spin/key-value@2.0.0")
 wasi_store = HostInterface("wasi:keyvalue/store@0.2.0-draft2")
 wasi_batch = HostInterface("wasi:keyvalue/batch@0.2.0-draft2")
 wasi_atomics = HostInterface("wasi:keyvalue/atomics@0.2.0-draft2")
+
+MAX_BATCH_BYTES: Final = 8 << 20
+"""Values in one answer. Spin allows 128 MiB; here a byte costs some 70 on its way to the guest."""
 
 _SPIN_CASES: Final = frozenset({"store-table-full", "no-such-store", "access-denied"})
 _WASI_CASES: Final = frozenset({"no-such-store", "access-denied"})
@@ -207,7 +210,10 @@ def batch_get_many(
 ) -> list[tuple[str, bytes | None]]:
     """Values in the order of `keys`."""
     with _wasi_errors():
-        return bucket.store.get_many(keys) if keys else []
+        items = bucket.store.get_many(keys) if keys else []
+    if sum(len(value) for _, value in items if value is not None) > MAX_BATCH_BYTES:
+        raise ErrorResult(("other", f"query result exceeds limit of {MAX_BATCH_BYTES} bytes"))
+    return items
 
 
 @wasi_batch.function("set-many")

@@ -68,11 +68,14 @@ class GuestInstance:
         self.guest.context = self._context
         linker.guests[self._context] = self.guest
         self._epoch_callback = native.EPOCH_CALLBACK(self._on_epoch)
+        engine.instance_running()  # a start function can loop, too
         try:
             self._prepare(compiled, spec)
         except BaseException:
             self.close()
             raise
+        finally:
+            engine.instance_stopped()
 
     def _prepare(self, compiled: CompiledComponent, spec: ComponentSpec) -> None:
         limits = [
@@ -99,9 +102,8 @@ class GuestInstance:
             ctypes.addressof(instance),
         )
         if error:
-            raise GuestTrapError(
-                f"cannot instantiate {compiled.source}: {_first_line(native.take_error(error))}"
-            )
+            reason = self.guest.failure or _root_cause(native.take_error(error))
+            raise GuestTrapError(f"cannot instantiate {compiled.source}: {reason}")
         found = native.instance_get_func(
             ctypes.addressof(instance),
             self._context,
@@ -183,10 +185,6 @@ class GuestInstance:
         # First forgotten, then freed: another thread may get the same address for its next store.
         del self._linker.guests[self._context]
         native.store_delete(store)
-
-
-def _first_line(message: str) -> str:
-    return message.strip().splitlines()[0] if message.strip() else "unknown error"
 
 
 def _root_cause(message: str) -> str:

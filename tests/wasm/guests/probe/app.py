@@ -706,7 +706,7 @@ def leaks(_request: IncomingRequest, out: ResponseOutparam) -> None:
 
 
 def too_many_handles(_request: IncomingRequest, out: ResponseOutparam) -> None:
-    keep = [Fields() for _ in range(200_000)]
+    keep = [Fields() for _ in range(20_000)]
     respond(out, str(len(keep)).encode())
 
 

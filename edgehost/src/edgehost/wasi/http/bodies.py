@@ -17,7 +17,14 @@ from edgehost.abi.guest import Guest
 from edgehost.abi.resources import Resource
 from edgehost.abi.values import Err, ErrorResult, Ok
 from edgehost.errors import GuestTrapError
-from edgehost.ports import BodyEndedError, BodyFailedError, BodyReader, BodyWriter, Headers
+from edgehost.ports import (
+    BodyEndedError,
+    BodyFailedError,
+    BodyReader,
+    BodyWriter,
+    Headers,
+    Wakeup,
+)
 from edgehost.wasi.http.errors import ErrorCode, error_code, from_body_failure
 from edgehost.wasi.http.fields import Fields
 from edgehost.wasi.io import CLOSED, MAX_CHUNK_BYTES, InputStream, OutputStream, stream_failed
@@ -92,6 +99,12 @@ class OutgoingBody(Resource):
         elif self._state is _State.ABORTED:
             writer.abort()
 
+    def discard(self) -> None:
+        """The message will never be sent: its stream is closed, and finishing it has no effect."""
+        if self._writer is None:
+            self._writer = _Nobody()
+            self._held.clear()
+
     def capacity(self) -> int:
         """Bytes that may be written now."""
         if self._state is not _State.OPEN:
@@ -164,6 +177,29 @@ def _has_capacity(writer: BodyWriter) -> bool:
         return writer.capacity() > 0
     except BodyFailedError:
         return True
+
+
+class _Nobody:
+    """The reader of a message that was not sent."""
+
+    def capacity(self) -> int:
+        raise BodyFailedError("the message was not sent")
+
+    def write(self, data: bytes) -> None:
+        del data
+        raise BodyFailedError("the message was not sent")
+
+    def flushed(self) -> bool:
+        return True
+
+    def finish(self, trailers: Headers | None = None) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def watch(self, wakeup: Wakeup | None) -> None:
+        pass
 
 
 class _OutgoingStream(OutputStream):

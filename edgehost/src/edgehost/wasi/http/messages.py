@@ -115,6 +115,11 @@ class OutgoingResponse(Resource):
         self.body = OutgoingBody("HTTP-response-body-size", _length_of(self.headers))
         return self.body
 
+    def drop(self) -> None:
+        """Close the body's stream if the message was never sent."""
+        if self.body is not None:
+            self.body.discard()
+
 
 class ResponseOutparam(Resource):
     """The one chance of a guest to answer."""
@@ -211,6 +216,11 @@ class OutgoingRequest(Resource):
         if path_with_query is not None and not syntax.is_path_with_query(path_with_query):
             raise ErrorResult
         self.path_with_query = path_with_query
+
+    def drop(self) -> None:
+        """Close the body's stream if the message was never sent."""
+        if self.body is not None:
+            self.body.discard()
 
 
 class IncomingResponseResource(Resource):

@@ -33,6 +33,7 @@ def handle(
     refusal = policy.check(scheme, authority) if policy is not None else _NO_OUTBOUND
     if refusal is not None:
         guest.stderr.write(refusal.encode() + b"\n")
+        request.drop()
         return FutureIncomingResponse("HTTP-request-denied")
     options = options or RequestOptions()
     call = guest.outbound.send(
