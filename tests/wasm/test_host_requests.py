@@ -38,7 +38,7 @@ def get(
 
 
 def get_json(app: EdgeHost, path: str, **headers: str) -> Any:
-    status, _, body = get(app, path, **headers)
+    status, _, body = get(app, path, "GET", None, **headers)
     assert status == 200, body
     return json.loads(body)
 

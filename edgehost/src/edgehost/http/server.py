@@ -191,7 +191,10 @@ class HttpServer:
 
 def _bind(host: str, port: int) -> socket.socket:
     """A bound TCP socket; 127.0.0.1 is preferred over ::1 where a name means both, as in Spin."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        raise _cannot_listen(host, port, exc) from exc
     found.sort(key=lambda info: info[4][0] != "127.0.0.1")
     family, kind, proto, _, address = found[0]
     sock = socket.socket(family, kind, proto)
@@ -203,7 +206,11 @@ def _bind(host: str, port: int) -> socket.socket:
         sock.setblocking(False)
     except OSError as exc:
         sock.close()
-        if exc.errno == errno.EADDRINUSE:
-            raise OSError(errno.EADDRINUSE, f"{host}:{port} is already in use") from exc
-        raise
+        raise _cannot_listen(host, port, exc) from exc
     return sock
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> OSError:
+    if error.errno == errno.EADDRINUSE:
+        return OSError(errno.EADDRINUSE, f"{host}:{port} is already in use")
+    return OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}")
