@@ -19,7 +19,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Hashable, Sequence
-from time import perf_counter
 from typing import Protocol
 
 from gpu_backend.batching.admission import Admission, QueueLimits
@@ -296,15 +295,14 @@ class Batcher:
         self._next_run += 1
         self._running[run] = now + self._service.predict(units)
         if units <= self._inline_units:
-            started = perf_counter()
             results, failed = self._execute(batch)
-            self._finish(run, batch, results, now, perf_counter() - started, failed)
+            self._finish(run, batch, results, now, self._clock.now() - now, failed)
             return True
 
         def job() -> None:
-            started = perf_counter()
+            started = self._clock.now()
             results, failed = self._execute(batch)
-            ended = perf_counter()
+            ended = self._clock.now()
             self._loop.call_soon_threadsafe(
                 self._finish_job, run, batch, results, now, ended - started, failed
             )
