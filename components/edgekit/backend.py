@@ -16,7 +16,7 @@ from edgekit.errors import (
     PayloadTooLargeError,
     UpstreamUnavailableError,
 )
-from edgekit.http import Headers
+from edgekit.http import Body, Headers
 from edgekit.ports import (
     HttpClient,
     Log,
@@ -66,7 +66,7 @@ class Backend:
     log: Log
 
     def relay(
-        self, method: str, target: str, headers: Headers, body: bytes = b""
+        self, method: str, target: str, headers: Headers, body: Body = b""
     ) -> UpstreamResponse:
         """The backend's answer as it is, its body still arriving.
 
@@ -74,7 +74,7 @@ class Backend:
             method: Upper case.
             target: Path with query, percent-encoded.
             headers: Fields to send; correlation fields are set here.
-            body: Whole body.
+            body: Whole, or relayed as it arrives.
 
         Raises:
             DeadlineExceededError: A timeout ran out before the head arrived.

@@ -81,6 +81,21 @@ class Request:
     headers: Headers = field(default_factory=Headers)
     body: Body = b""
 
+    def stream(self, limit_bytes: int) -> Body:
+        """The body to relay: as it arrives where its length is declared, else read to the end.
+
+        Raises:
+            PayloadTooLargeError: It exceeds `limit_bytes`, or says so in Content-Length.
+            InvalidInputError: The client broke off.
+        """
+        declared = self._declared_length()
+        if declared is None:
+            return self.read(limit_bytes)
+        if declared > limit_bytes:
+            raise _too_large(limit_bytes)
+        # RFC 9112, section 6.2: what is declared is what arrives, or the transfer fails.
+        return self.body
+
     def read(self, limit_bytes: int) -> bytes:
         """The whole body; what is refused before this call is never transferred.
 
@@ -88,15 +103,18 @@ class Request:
             PayloadTooLargeError: It exceeds `limit_bytes`, or says so in Content-Length.
             InvalidInputError: The client broke off.
         """
-        declared = self.headers.last("content-length") or ""
-        # No limit has more than 18 digits, and int() of thousands of them would cost.
-        if declared.isdecimal() and int(declared[:18]) > limit_bytes:
+        if (self._declared_length() or 0) > limit_bytes:
             raise _too_large(limit_bytes)
         if not isinstance(self.body, bytes):
             self.body = _join(self.body, limit_bytes)
         if len(self.body) > limit_bytes:
             raise _too_large(limit_bytes)
         return self.body
+
+    def _declared_length(self) -> int | None:
+        text = self.headers.last("content-length") or ""
+        # No limit has more than 18 digits, and int() of thousands of them would cost.
+        return int(text[:18]) if text.isdecimal() else None
 
     def params(self) -> dict[str, str]:
         """Query parameters, decoded; of a repeated name the last value counts."""

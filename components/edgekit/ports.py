@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edgekit.http import Headers
+from edgekit.http import Body, Headers
 
 __all__ = [
     "Clock",
@@ -128,13 +128,15 @@ class UpstreamRequest:
     Attributes:
         url: Absolute URL.
         timeouts: Always given: no call waits without a deadline.
+        body: Whole, or relayed as it arrives. A relayed one needs its Content-Length among the
+            headers, and the call cannot be repeated.
     """
 
     method: str
     url: str
     timeouts: Timeouts
     headers: Headers = field(default_factory=Headers)
-    body: bytes = b""
+    body: Body = b""
 
 
 @dataclass(slots=True)
@@ -161,9 +163,16 @@ class UpstreamResponse:
         for chunk in self.chunks:
             size += len(chunk)
             if size > limit_bytes:
+                self.close()
                 raise UpstreamError(f"upstream body exceeds {limit_bytes} bytes")
             parts.append(chunk)
         return b"".join(parts)
+
+    def close(self) -> None:
+        """Cancel the transfer of what has not arrived."""
+        close = getattr(self.chunks, "close", None)  # plain iterators hold nothing
+        if close is not None:
+            close()
 
 
 class UpstreamError(Exception):

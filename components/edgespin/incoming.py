@@ -15,24 +15,22 @@ from __future__ import annotations
 import sys
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 
 from spin_sdk.wit.exports import IncomingHandler
 from spin_sdk.wit.imports import types
-from spin_sdk.wit.imports.streams import OutputStream, StreamError_Closed
+from spin_sdk.wit.imports.streams import OutputStream
 from spin_sdk.wit.types import Err, Ok
 
 from edgekit.errors import InternalError, InvalidInputError
-from edgekit.http import Request, Response
+from edgekit.http import Body, Request, Response
 from edgekit.ports import UpstreamError
 from edgekit.protocols.problems import problem_response
+from edgespin.bodies import HostBody, write_body
 from edgespin.fields import decode_fields, encode_fields
 from edgespin.host import log_to_stderr
-from edgespin.streams import write_all
 
 __all__ = ["HttpHandler"]
-
-READ_SIZE = 64 * 1024
 
 BODILESS_STATUSES = (204, 304)
 
@@ -72,7 +70,7 @@ def _parse(incoming: types.IncomingRequest) -> Request:
     path, _, query = (incoming.path_with_query() or "/").partition("?")
     with incoming.headers() as fields:
         headers = decode_fields(fields)
-    return Request(method, path or "/", query, headers, _chunks(incoming))
+    return Request(method, path or "/", query, headers, HostBody(incoming, _broken_off))
 
 
 def _method(method: types.Method) -> str:
@@ -81,18 +79,8 @@ def _method(method: types.Method) -> str:
     return type(method).__name__.removeprefix("Method_").upper()
 
 
-def _chunks(incoming: types.IncomingRequest) -> Iterator[bytes]:
-    """The request body as it arrives; the transfer starts with the first chunk asked for."""
-    with incoming.consume() as body, body.stream() as stream:
-        while True:
-            try:
-                chunk = stream.blocking_read(READ_SIZE)
-            except Err as error:
-                if isinstance(error.value, StreamError_Closed):
-                    return
-                raise InvalidInputError("the request body broke off") from error
-            if chunk:
-                yield chunk
+def _broken_off(_error: object) -> Exception:
+    return InvalidInputError("the request body broke off")
 
 
 def _has_body(method: str, status: int) -> bool:
@@ -111,24 +99,20 @@ def _send(response_out: types.ResponseOutparam, response: Response, *, with_body
     outgoing.set_status_code(response.status)
     body = outgoing.body()
     types.ResponseOutparam.set(response_out, Ok(outgoing))
-    chunks = iter((response.body,)) if isinstance(response.body, bytes) else response.body
-    try:
-        complete = _write_chunks(body.write(), chunks if with_body else iter(()))
-    finally:
-        if isinstance(response.body, Generator):
-            response.body.close()  # frees the upstream connection of an unfinished relay
+    complete = _write(body.write(), response.body if with_body else b"")
+    if isinstance(response.body, HostBody | Generator):
+        response.body.close()  # frees the upstream connection of an unfinished relay
     if complete:
         types.OutgoingBody.finish(body, None)
     else:
         body.__exit__(None, None, None)
 
 
-def _write_chunks(stream: OutputStream, chunks: Iterator[bytes]) -> bool:
-    """True when every chunk was sent; False when either side broke off."""
+def _write(stream: OutputStream, body: Body) -> bool:
+    """True when all of it was sent; False when either side broke off."""
     with stream:
         try:
-            for chunk in chunks:
-                write_all(stream, chunk)
+            write_body(stream, body)
         except Err:
             return False  # the client has gone
         except UpstreamError as error:

@@ -7,14 +7,13 @@ the host through `RequestOptions`; without them its default is 600 seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from spin_sdk.wit.imports import outgoing_handler, types
-from spin_sdk.wit.imports.streams import StreamError_Closed, StreamError_LastOperationFailed
+from spin_sdk.wit.imports.streams import StreamError_LastOperationFailed
 from spin_sdk.wit.types import Err, Ok
 
-from edgekit.http import Headers
+from edgekit.http import Body, Headers
 from edgekit.ports import (
     Timeouts,
     UpstreamError,
@@ -22,12 +21,11 @@ from edgekit.ports import (
     UpstreamResponse,
     UpstreamTimeoutError,
 )
+from edgespin.bodies import HostBody, write_body
 from edgespin.fields import decode_fields, encode_fields
-from edgespin.streams import write_all
 
 __all__ = ["OutboundClient"]
 
-READ_SIZE = 64 * 1024
 NANOSECONDS = 1_000_000_000
 
 METHODS: dict[str, types.Method] = {
@@ -39,6 +37,8 @@ METHODS: dict[str, types.Method] = {
     "OPTIONS": types.Method_Options(),
     "PATCH": types.Method_Patch(),
 }
+
+BODILESS = ("GET", "HEAD")
 
 TIMEOUT_CODES = (
     types.ErrorCode_DnsTimeout,
@@ -65,11 +65,11 @@ class OutboundClient:
         except Err as error:
             raise _translated(error.value) from error
         if body is not None:
-            _write_body(body, request.body)
+            _send_body(body, request.body)
         response = _wait(future)
         with response.headers() as fields:
             headers = decode_fields(fields)
-        return UpstreamResponse(response.status(), headers, _chunks(response))
+        return UpstreamResponse(response.status(), headers, HostBody(response, _broken_off))
 
 
 def _open(request: UpstreamRequest) -> tuple[types.OutgoingRequest, types.OutgoingBody | None]:
@@ -78,7 +78,7 @@ def _open(request: UpstreamRequest) -> tuple[types.OutgoingRequest, types.Outgoi
     if url.scheme not in ("http", "https") or not url.netloc:
         raise UpstreamError(f"{request.url!r} is no absolute http or https URL")
     headers = Headers(request.headers)
-    if request.body or request.method not in ("GET", "HEAD"):
+    if isinstance(request.body, bytes) and (request.body or request.method not in BODILESS):
         headers.set("content-length", str(len(request.body)))
     outgoing = types.OutgoingRequest(encode_fields(headers))
     method = METHODS.get(request.method) or types.Method_Other(request.method)
@@ -106,12 +106,12 @@ def _nanoseconds(seconds: float) -> int:
     return max(1, int(seconds * NANOSECONDS))
 
 
-def _write_body(body: types.OutgoingBody, data: bytes) -> None:
+def _send_body(outgoing: types.OutgoingBody, body: Body) -> None:
     """Send the body; an upstream that answers without reading it has not failed yet."""
     try:
-        with body.write() as stream:
-            write_all(stream, data)
-        types.OutgoingBody.finish(body, None)
+        with outgoing.write() as stream:
+            write_body(stream, body)
+        types.OutgoingBody.finish(outgoing, None)
     except Err:
         return  # the future holds the answer, or the reason
 
@@ -128,18 +128,8 @@ def _wait(future: types.FutureIncomingResponse) -> types.IncomingResponse:
     return result.value.value
 
 
-def _chunks(response: types.IncomingResponse) -> Iterator[bytes]:
-    """The body as it arrives; closing the iterator gives connection and buffers back."""
-    with response, response.consume() as body, body.stream() as stream:
-        while True:
-            try:
-                chunk = stream.blocking_read(READ_SIZE)
-            except Err as error:
-                if isinstance(error.value, StreamError_Closed):
-                    return
-                raise _translated(_stream_error_code(error.value)) from error
-            if chunk:
-                yield chunk
+def _broken_off(error: object) -> Exception:
+    return _translated(_stream_error_code(error))
 
 
 def _stream_error_code(error: object) -> object:

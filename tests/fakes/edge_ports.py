@@ -152,7 +152,8 @@ class InProcessClient:
     def send(self, request: UpstreamRequest) -> UpstreamResponse:
         self.requests.append(request)
         target = "/" + request.url.split("/", 3)[3]
-        reply = self.backend.answer(request.method, target, request.headers, request.body)
+        body = request.body if isinstance(request.body, bytes) else b"".join(request.body)
+        reply = self.backend.answer(request.method, target, request.headers, body)
         if reply.fault in (Fault.REFUSE, Fault.RESET):
             raise UpstreamError("connection refused")
         if reply.fault is Fault.HANG:

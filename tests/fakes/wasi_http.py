@@ -136,6 +136,7 @@ class FakeOutputStream(Resource):
         self._permit = 0
         self.blocked = 0
         self.flushes = 0
+        self.spliced = 0
 
     def check_write(self) -> int:
         self.used()
@@ -153,6 +154,13 @@ class FakeOutputStream(Resource):
         if len(contents) > 4096:
             raise TrapError("blocking-write-and-flush takes at most 4096 bytes")
         self._take(contents)
+
+    def blocking_splice(self, source: FakeInputStream, size: int) -> int:
+        self._fail()
+        data = source.blocking_read(size)
+        self._take(data)
+        self.spliced += len(data)
+        return len(data)
 
     def blocking_flush(self) -> None:
         self._fail()

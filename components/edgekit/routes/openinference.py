@@ -1,7 +1,7 @@
 """`/v2/…`: the Open Inference Protocol, passed through to the backend.
 
-Bodies pass as they are: the guest has no zlib, and a compressed or binary body needs no reading
-here. The answer is relayed as it arrives.
+Bodies pass as they are, both ways as they arrive: the guest has no zlib, and a compressed or
+binary body needs no reading here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.exchange import Exchange, Placement
-from edgekit.http import Headers, Response
+from edgekit.http import Body, Headers, Response
 from edgekit.ports import UpstreamResponse
 from edgekit.routing import Route
 
@@ -34,6 +34,8 @@ HOP_BY_HOP = frozenset(
 )
 """RFC 9110, section 7.6.1, with the fields of older proxies and those a guest may not set."""
 
+METHODS_WITH_BODY = ("POST",)
+
 TRIGGER_PREFIX = "spin-"
 """Fields that Spin adds about the request; they describe this hop."""
 
@@ -53,14 +55,15 @@ def relayed_headers(headers: Headers) -> Headers:
 class RelayRequest:
     """A call to pass through, read."""
 
-    body: bytes
+    body: Body
 
     def prepare(self, exchange: Exchange) -> RelayCall:
         """Take out what belongs to this hop."""
         request = exchange.request
         target = f"{request.path}?{request.query}" if request.query else request.path
         headers = relayed_headers(request.headers)
-        headers.remove("content-length")  # set anew from the body
+        if isinstance(self.body, bytes):
+            headers.remove("content-length")  # set anew from the body
         return RelayCall(request.method, target, headers, self.body)
 
 
@@ -71,7 +74,7 @@ class RelayCall:
     method: str
     target: str
     headers: Headers
-    body: bytes
+    body: Body
 
     def call(self, exchange: Exchange) -> RelayAnswer:
         """Send it on and wait for the head of the answer."""
@@ -95,7 +98,10 @@ class RelayAnswer:
 
 
 def _parse(exchange: Exchange, _held: Sequence[str]) -> RelayRequest:
-    return RelayRequest(exchange.request.read(exchange.settings.max_body_bytes))
+    request = exchange.request
+    if request.method not in METHODS_WITH_BODY:
+        return RelayRequest(b"")
+    return RelayRequest(request.stream(exchange.settings.max_body_bytes))
 
 
-ROUTE = Route("/v2/...", ("GET", "POST"), _parse)
+ROUTE = Route("/v2/...", ("GET", *METHODS_WITH_BODY), _parse)

@@ -109,3 +109,22 @@ def test_request_read_declared_too_long_takes_no_chunk(length: str) -> None:
 def test_request_read_declared_otherwise_reads_body(length: str) -> None:
     headers = Headers([("content-length", length)])
     assert Request("POST", "/", headers=headers, body=Chunks(b"abc")).read(3) == b"abc"
+
+
+def test_request_stream_of_declared_length_is_relayed_as_it_arrives() -> None:
+    body = Chunks(b"ab", b"c")
+    request = Request("POST", "/", headers=Headers([("content-length", "3")]), body=body)
+    assert request.stream(3) is body
+    assert body.taken == 0
+
+
+def test_request_stream_of_unknown_length_is_read_up_to_the_limit() -> None:
+    assert Request("POST", "/", body=Chunks(b"ab", b"c")).stream(3) == b"abc"
+    with pytest.raises(PayloadTooLargeError):
+        Request("POST", "/", body=Chunks(b"ab", b"cd")).stream(3)
+
+
+def test_request_stream_declared_too_long_is_refused() -> None:
+    headers = Headers([("content-length", "4")])
+    with pytest.raises(PayloadTooLargeError):
+        Request("POST", "/", headers=headers, body=Chunks(b"abcd")).stream(3)

@@ -38,6 +38,7 @@ class RecordsBackend:
         return [
             record["id"]
             for request in self.requests
+            if isinstance(request.body, bytes)
             for record in json.loads(request.body)["records"]
         ]
 
@@ -75,6 +76,7 @@ def test_flush_request_carries_an_idempotency_key_and_a_deadline(setup: Setup) -
     assert request.url == RULE.url
     assert len(request.headers.get("idempotency-key") or "") == 64
     assert request.timeouts.first_byte_s <= 5
+    assert isinstance(request.body, bytes)
     document = json.loads(request.body)
     assert document["dropped"] == 0
     assert document["spool"]

@@ -282,3 +282,59 @@ def test_handle_host_that_refuses_the_end_never_raises(capsys: pytest.CaptureFix
 
     serve(Response(200, body=b""), body_setup=leave)
     assert "ConnectionTerminated" in capsys.readouterr().err
+
+
+def relay(request: Request) -> Response:
+    return Response(200, body=request.body)
+
+
+def test_relayed_body_never_enters_the_guest() -> None:
+    incoming = FakeIncomingRequest(types.Method_Post(), chunks=[b"ab", b"", b"c"])
+    outparam, _ = serve(relay, incoming)
+    assert outparam.body.data == b"abc"
+    assert outparam.body.stream is not None
+    assert outparam.body.stream.spliced == 3
+    assert outparam.body.finished
+    assert incoming.released
+
+
+def test_relayed_body_that_breaks_off_ends_as_incomplete(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = Err(StreamError_LastOperationFailed(FakeError()))  # type: ignore[arg-type]
+    incoming = FakeIncomingRequest(types.Method_Post(), chunks=[b"ab", error])
+    outparam, _ = serve(relay, incoming)
+    assert outparam.body.data == b"ab"
+    assert not outparam.body.finished
+    assert outparam.body.released
+    assert "the request body broke off" in capsys.readouterr().err
+
+
+def test_relayed_body_whose_client_leaves_is_closed() -> None:
+    incoming = FakeIncomingRequest(types.Method_Post(), chunks=[b"ab"] * 10)
+
+    def leave(body: FakeOutgoingBody) -> None:
+        body.gone = True
+
+    outparam, _ = serve(relay, incoming, leave)
+    assert outparam.body.data == b""
+    assert not outparam.body.finished
+    assert incoming.released
+
+
+def test_relayed_body_partly_read_is_relayed_from_there() -> None:
+    def answer(request: Request) -> Response:
+        assert not isinstance(request.body, bytes)
+        assert next(request.body) == b"ab"
+        return relay(request)
+
+    incoming = FakeIncomingRequest(types.Method_Post(), chunks=[b"ab", b"cd"])
+    outparam, _ = serve(answer, incoming)
+    assert outparam.body.data == b"cd"
+
+
+def test_relayed_body_of_a_head_answer_is_closed_unread() -> None:
+    incoming = FakeIncomingRequest(types.Method_Head(), chunks=[b"ab"])
+    outparam, _ = serve(relay, incoming)
+    assert outparam.body.data == b""
+    assert incoming.released

@@ -9,11 +9,13 @@ from spin_sdk.wit.imports import types
 from spin_sdk.wit.imports.streams import StreamError_Closed, StreamError_LastOperationFailed
 from spin_sdk.wit.types import Err
 
+from edgekit.errors import InvalidInputError
 from edgekit.http import Headers
 from edgekit.ports import Timeouts, UpstreamError, UpstreamRequest, UpstreamTimeoutError
+from edgespin.bodies import HostBody
 from edgespin.outgoing import OutboundClient
 from fakes import wasi_http
-from fakes.wasi_http import FakeError, FakeIncomingResponse, Network
+from fakes.wasi_http import FakeError, FakeIncomingRequest, FakeIncomingResponse, Network
 
 TIMEOUTS = Timeouts(connect_s=0.5, first_byte_s=2, between_bytes_s=0.000_000_000_1)
 
@@ -88,6 +90,7 @@ def test_outgoing_answer_streams_and_releases_everything(network: Network) -> No
     assert answer.status == 201
     assert list(answer.headers) == [("a", "1")]
     assert list(answer.chunks) == [b"ab", b"c"]
+    assert list(answer.chunks) == []
     assert response.released
     assert response.consumed is not None
     assert response.consumed.released
@@ -175,3 +178,56 @@ def test_outgoing_body_that_fails_raises_between_chunks(
 def test_outgoing_stream_closed_at_once_is_an_empty_body(network: Network) -> None:
     network.answer(FakeIncomingResponse(204, chunks=[Err(StreamError_Closed())]))
     assert list(OutboundClient().send(get()).chunks) == []
+
+
+def relayed(*chunks: bytes | Err[Any]) -> tuple[UpstreamRequest, FakeIncomingRequest]:
+    incoming: Any = FakeIncomingRequest(chunks=chunks)
+    body = HostBody(incoming, lambda _error: InvalidInputError("the request body broke off"))
+    headers = Headers([("content-length", "3")])
+    return UpstreamRequest("POST", "http://b/", TIMEOUTS, headers, body), incoming
+
+
+def test_outgoing_relayed_body_is_spliced_under_its_declared_length(network: Network) -> None:
+    request, incoming = relayed(b"ab", b"c")
+    OutboundClient().send(request)
+    ((sent, _),) = network.sent
+    assert sent.fields.entries() == [("content-length", b"3")]
+    assert sent.sent_body is not None
+    assert sent.sent_body.data == b"abc"
+    assert sent.sent_body.stream is not None
+    assert sent.sent_body.stream.spliced == 3
+    assert sent.sent_body.finished
+    assert incoming.released
+
+
+def test_outgoing_relayed_body_that_breaks_off_is_not_finished(network: Network) -> None:
+    request, _ = relayed(b"ab", failed(None))
+    with pytest.raises(InvalidInputError, match="broke off"):
+        OutboundClient().send(request)
+    ((sent, _),) = network.sent
+    assert sent.sent_body is not None
+    assert not sent.sent_body.finished
+
+
+def test_outgoing_upstream_that_refuses_a_relayed_body_still_answers(network: Network) -> None:
+    network.body_refused = True
+    network.answer(FakeIncomingResponse(413))
+    request, _ = relayed(b"abc")
+    assert OutboundClient().send(request).status == 413
+
+
+def test_outgoing_answer_over_the_limit_is_cancelled(network: Network) -> None:
+    response = FakeIncomingResponse(chunks=[b"ab", b"cd"])
+    network.answer(response)
+    with pytest.raises(UpstreamError, match="exceeds 3 bytes"):
+        OutboundClient().send(get()).read(3)
+    assert response.released
+
+
+def test_outgoing_answer_that_is_dropped_releases_children_first(network: Network) -> None:
+    response = FakeIncomingResponse(chunks=[b"ab", b"cd"])
+    network.answer(response)
+    answer = OutboundClient().send(get())
+    assert next(answer.chunks) == b"ab"
+    del answer
+    assert response.released
