@@ -87,11 +87,14 @@ def _load(options: argparse.Namespace) -> App:
 
 
 def _serve(app: App, options: argparse.Namespace) -> int:
-    stop = _Stop()
     log = GuestLog(quiet=options.quiet, log_dir=options.log_dir or app.log_dir)
     try:
+        # Compiling holds the main thread for seconds, in which no Python handler would run, and
+        # there is nothing to finish yet: until the host is ready a signal ends the process.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         with _SlowStart():
             host = Host(app, _host_options(options), log)
+        stop = _Stop()
         address = host.start()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         # What start-up made lives as long as the process: keep the collector from walking it.
