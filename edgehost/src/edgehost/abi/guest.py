@@ -26,6 +26,9 @@ __all__ = ["Cancellation", "Guest"]
 CANCEL_POLL_S: Final = 0.25
 """How often a wait looks at a `cancelled` callback that cannot wake it."""
 
+MAX_SLEEP_S: Final = 60.0
+"""Longest single sleep; a wait without a deadline sleeps again."""
+
 
 class Cancellation:
     """Stops one running instance from any thread.
@@ -132,7 +135,7 @@ class Guest:
             now = self.clock()
             if now >= wake_at:
                 return
-            timeout_s = min(wake_at, self.deadline) - now
+            timeout_s = min(wake_at - now, self.deadline - now, MAX_SLEEP_S)
             self.wakeup.wait(min(timeout_s, CANCEL_POLL_S) if polls else timeout_s)
 
     def stop(self, error: BaseException) -> int:

@@ -7,7 +7,7 @@ memories, and the limit on how many instances exist at once.
 from __future__ import annotations
 
 import platform
-import resource
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,12 +37,14 @@ KEEP_RESIDENT_BYTES: Final = 16 << 20
 """Of a finished instance's memory, what is cleared in place instead of unmapped: a Python guest
 touches about 10 MB, and page faults on those would cost more than the request."""
 
-WASM_PAGE_BYTES: Final = 64 << 10
-MEMORIES_PER_INSTANCE: Final = 2
-TABLES_PER_INSTANCE: Final = 4
-CORE_INSTANCES_PER_INSTANCE: Final = 64
-"""A componentize-py guest has one memory, one table and some thirty core instances (adapters)."""
+MEMORIES_PER_COMPONENT: Final = 8
+TABLES_PER_COMPONENT: Final = 32
+CORE_INSTANCES_PER_COMPONENT: Final = 1000
+"""A componentize-py guest has one memory, a few tables and some thirty core instances; a composed
+component has those of all its parts. Only addresses are reserved, no memory."""
 TABLE_ELEMENTS: Final = 100_000
+UNPOOLED_GROWTH_BYTES: Final = 16 << 20
+"""Where addresses are scarce, a memory is as large as it must be, with room to grow in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,10 @@ def _configuration(pool_size: int | None) -> Config:
     _bindings.wasmtime_config_concurrency_support_set(config.ptr(), False)
     if pool_size is not None:
         _add_pool(config, pool_size)
+    else:
+        config.memory_reservation = 0
+        config.memory_reservation_for_growth = UNPOOLED_GROWTH_BYTES
+        config.memory_guard_size = 0
     return config
 
 
@@ -252,20 +258,20 @@ def _add_pool(config: Config, pool_size: int) -> None:
     pool = _bindings.wasmtime_pooling_allocation_config_new()
     settings = {
         "total_component_instances": pool_size,
-        "total_core_instances": pool_size * CORE_INSTANCES_PER_INSTANCE,
-        "total_memories": pool_size * MEMORIES_PER_INSTANCE,
-        "total_tables": pool_size * TABLES_PER_INSTANCE,
-        "max_core_instances_per_component": CORE_INSTANCES_PER_INSTANCE,
-        "max_memories_per_component": MEMORIES_PER_INSTANCE,
-        "max_tables_per_component": TABLES_PER_INSTANCE,
-        "max_tables_per_module": TABLES_PER_INSTANCE,
-        "max_memories_per_module": 1,
+        "total_core_instances": pool_size * CORE_INSTANCES_PER_COMPONENT,
+        "total_memories": pool_size * MEMORIES_PER_COMPONENT,
+        "total_tables": pool_size * TABLES_PER_COMPONENT,
+        "max_core_instances_per_component": CORE_INSTANCES_PER_COMPONENT,
+        "max_memories_per_component": MEMORIES_PER_COMPONENT,
+        "max_tables_per_component": TABLES_PER_COMPONENT,
+        "max_tables_per_module": TABLES_PER_COMPONENT,
+        "max_memories_per_module": MEMORIES_PER_COMPONENT,
         "max_component_instance_size": 1 << 20,
         "max_core_instance_size": 1 << 20,
         "table_elements": TABLE_ELEMENTS,
         "linear_memory_keep_resident": KEEP_RESIDENT_BYTES,
         "table_keep_resident": TABLE_ELEMENTS * 8,
-        "max_unused_warm_slots": pool_size * MEMORIES_PER_INSTANCE,
+        "max_unused_warm_slots": pool_size,
     }
     for name, value in settings.items():
         getattr(_bindings, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
@@ -275,6 +281,10 @@ def _add_pool(config: Config, pool_size: int) -> None:
 
 def _address_space_is_unlimited() -> bool:
     """The pool reserves 4 GiB of addresses per memory; under `ulimit -v` that would abort."""
+    if sys.platform == "win32":
+        return True
+    import resource
+
     return resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
 
 

@@ -191,4 +191,4 @@ def _root_cause(message: str) -> str:
     """The innermost cause of a Wasmtime error, without the Wasm backtrace."""
     lines = [line.strip() for line in message.strip().splitlines()]
     causes = [line for line in lines if line and not line.startswith(("0:", "error while"))]
-    return causes[-1] if causes else "unknown trap"
+    return causes[-1].removeprefix("wasm trap: ") if causes else "unknown trap"
