@@ -1,0 +1,295 @@
+"""The command line: `scripts/deploy.py COMMAND [OVERLAY]`.
+
+Exit codes: 0 well; 1 a fault that the message explains; 2 wrong usage; 3 `plan --exit-code` found
+changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from kustomization import Manifest
+
+from .clock import Clock, SystemClock
+from .cluster import Cluster
+from .console import Console
+from .credentials import create_secrets
+from .doctor import Level, examine
+from .errors import DeploymentError, HistoryError, PreconditionError
+from .history import History, Revision
+from .objects import Ref
+from .planning import Action, Plan, make_plan
+from .release import add_checksums, namespace_of, placeholders, prepare
+from .rollout import Options, roll_out
+from .smoke import smoke
+from .status import show_status
+
+__all__ = ["main"]
+
+CHANGES_FOUND = 3
+DEFAULT_NAMESPACE = "inference-anywhere"
+APP = "inference-anywhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every command works with."""
+
+    arguments: argparse.Namespace
+    console: Console
+    clock: Clock
+    connect: Callable[[str | None, str | None], Cluster]
+
+    def cluster(self) -> Cluster:
+        """The cluster that the command line names."""
+        return self.connect(self.arguments.kubeconfig, self.arguments.context)
+
+    def manifests(self) -> list[Manifest]:
+        """The release that the command line names."""
+        images = dict(_image(one) for one in self.arguments.image)
+        return prepare(self.arguments.overlay, images)
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    console: Console | None = None,
+    clock: Clock | None = None,
+    connect: Callable[[str | None, str | None], Cluster] = Cluster.connect,
+) -> int:
+    """Run one command; return its exit code."""
+    console = console or Console(sys.stdout)
+    parsed = _parser().parse_args(arguments)
+    context = Context(parsed, console, clock or SystemClock(), connect)
+    try:
+        code: int = parsed.run(context)
+    except DeploymentError as exc:
+        console.bad(f"error: {exc}")
+        return 1
+    except KeyboardInterrupt:
+        console.bad("interrupted: what was applied stays; `scripts/deploy.py status` shows it")
+        return 130
+    return code
+
+
+def _render(context: Context) -> int:
+    context.console.say(yaml.safe_dump_all(context.manifests(), sort_keys=False).rstrip())
+    return 0
+
+
+def _plan(context: Context) -> int:
+    cluster, manifests = context.cluster(), context.manifests()
+    plan, _ = _planned(context, cluster, manifests)
+    _show_plan(context, plan)
+    if context.arguments.exit_code and (plan.pending or plan.blocked):
+        return CHANGES_FOUND
+    return 0
+
+
+def _apply(context: Context) -> int:
+    cluster, manifests = context.cluster(), context.manifests()
+    plan, _ = _planned(context, cluster, manifests)
+    _show_plan(context, plan, diffs=False)
+    namespace = namespace_of(manifests)
+    revision = _rolled_out(context, cluster, plan, context.arguments.overlay, namespace)
+    context.console.good(f"revision {revision.number} is deployed")
+    return 0
+
+
+def _rollback(context: Context) -> int:
+    cluster, namespace = context.cluster(), context.arguments.namespace
+    history = History(cluster, namespace)
+    revisions = history.revisions()
+    if not revisions:
+        raise HistoryError(f"nothing was deployed to {namespace} by this program")
+    latest = revisions[0]
+    wanted = context.arguments.to
+    target = history.before(latest) if wanted is None else history.find(wanted)
+    manifests = list(target.manifests)
+    add_checksums(manifests, cluster)
+    plan = make_plan(cluster, manifests, latest.refs, force=context.arguments.force_conflicts)
+    context.console.say(f"back to revision {target.number} ({target.overlay}):")
+    _show_plan(context, plan, diffs=False)
+    label = f"{target.overlay} (as revision {target.number})"
+    revision = _rolled_out(context, cluster, plan, label, namespace)
+    context.console.good(f"revision {revision.number} is deployed: as revision {target.number} was")
+    return 0
+
+
+def _status(context: Context) -> int:
+    ready = show_status(context.cluster(), context.arguments.namespace, context.console)
+    return 0 if ready else 1
+
+
+def _smoke(context: Context) -> int:
+    count = smoke(context.cluster(), context.arguments.namespace, APP, context.console)
+    context.console.good(f"{count} calls of the README answered")
+    return 0
+
+
+def _secrets(context: Context) -> int:
+    cluster, manifests = context.cluster(), context.manifests()
+    namespace = namespace_of(manifests)
+    for manifest in manifests:
+        if manifest["kind"] == "Namespace" and cluster.find(Ref.of(manifest)) is None:
+            cluster.apply(manifest)
+    names = create_secrets(cluster, namespace, rotate=context.arguments.rotate)
+    for name in names:
+        context.console.good(f"  + Secret/{name} written")
+    if not names:
+        context.console.say("all secrets are there; `--rotate` makes new ones")
+    elif context.arguments.rotate:
+        context.console.warn("run `scripts/deploy.py apply` now: pods still hold the old password")
+    return 0
+
+
+def _doctor(context: Context) -> int:
+    findings = examine(context.cluster(), context.manifests())
+    for one in findings:
+        line = f"{one.level.value:8}{one.subject}: {one.message}"
+        if one.level is Level.OK:
+            context.console.good(line)
+        elif one.level is Level.WARNING:
+            context.console.warn(line)
+        else:
+            context.console.bad(line)
+        if one.fix:
+            context.console.say(f"        -> {one.fix}")
+    missing = sum(one.level is Level.MISSING for one in findings)
+    context.console.say()
+    if missing:
+        context.console.bad(f"{missing} things are missing")
+        return 1
+    context.console.good("nothing is missing")
+    return 0
+
+
+def _planned(
+    context: Context, cluster: Cluster, manifests: list[Manifest]
+) -> tuple[Plan, Sequence[Revision]]:
+    arguments, namespace = context.arguments, namespace_of(manifests)
+    examples = placeholders(manifests)
+    add_checksums(manifests, cluster)
+    revisions = _known_revisions(cluster, namespace)
+    previous = revisions[0].refs if revisions else []
+    plan = make_plan(
+        cluster,
+        manifests,
+        previous,
+        adopt=arguments.adopt,
+        force=arguments.force_conflicts,
+    )
+    return Plan(plan.changes, [*examples, *plan.problems]), revisions
+
+
+def _known_revisions(cluster: Cluster, namespace: str) -> Sequence[Revision]:
+    if cluster.find(Ref("v1", "Namespace", "", namespace)) is None:
+        return []
+    return History(cluster, namespace).revisions()
+
+
+def _rolled_out(
+    context: Context, cluster: Cluster, plan: Plan, label: str, namespace: str
+) -> Revision:
+    arguments = context.arguments
+    force = arguments.force_conflicts or getattr(arguments, "adopt", False)
+    return roll_out(
+        cluster,
+        plan,
+        label,
+        namespace,
+        options=Options(timeout_s=arguments.timeout, force=force),
+        clock=context.clock,
+        console=context.console,
+    )
+
+
+def _show_plan(context: Context, plan: Plan, *, diffs: bool = True) -> None:
+    console = context.console
+    for change in plan.changes:
+        if change.action is Action.UNCHANGED:
+            continue
+        note = f"  ({change.note})" if change.note else ""
+        line = f"{change.action.value} {change.ref}{note}"
+        if change.action is Action.BLOCKED:
+            console.bad(line)
+        else:
+            console.say(line)
+        if diffs and change.action in (Action.UPDATE, Action.REPLACE):
+            for diff in change.diff:
+                console.say(f"    {diff}")
+    for problem in plan.problems:
+        console.bad(f"! {problem}")
+    counts = dict.fromkeys(Action, 0)
+    for change in plan.changes:
+        counts[change.action] += 1
+    shown = [f"{count} to {action.name.lower()}" for action, count in counts.items() if count]
+    console.say(", ".join(shown) or "nothing to do")
+
+
+def _image(text: str) -> tuple[str, str]:
+    name, separator, reference = text.partition("=")
+    if not separator or not name or not reference:
+        raise PreconditionError(f"--image {text}: write NAME=REFERENCE, as edge=ghcr.io/me/edge:1")
+    return name, reference
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/deploy.py",
+        description="Take Inference Anywhere to a Kubernetes cluster with SpinKube.",
+    )
+    parser.add_argument("--kubeconfig", help="the kubeconfig file (default: as kubectl)")
+    parser.add_argument("--context", help="the kubeconfig's context (default: the current one)")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, run: Callable[[Context], int], summary: str, *options: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary)
+        added.set_defaults(run=run)
+        for option in options:
+            _OPTIONS[option](added)
+        return added
+
+    command("doctor", _doctor, "say what the cluster lacks, and how to fix it", "overlay", "image")
+    command("render", _render, "print the objects of an overlay", "overlay", "image")
+    added = command("secrets", _secrets, "create the secrets no file holds", "overlay", "image")
+    added.add_argument("--rotate", action="store_true", help="make new ones")
+    release = ("overlay", "image", "force", "adopt")
+    added = command("plan", _plan, "show what apply would change; change nothing", *release)
+    added.add_argument("--exit-code", action="store_true", help=f"{CHANGES_FOUND} if changes")
+    command("apply", _apply, "apply an overlay and wait until it is ready", *release, "timeout")
+    command("status", _status, "show what runs", "namespace")
+    earlier = ("namespace", "force", "timeout")
+    added = command("rollback", _rollback, "apply an earlier revision again", *earlier)
+    added.add_argument("--to", type=int, metavar="N", help="this one (default: the last good)")
+    command("smoke", _smoke, "run the README's calls against the cluster", "namespace")
+    return parser
+
+
+_OPTIONS: dict[str, Callable[[argparse.ArgumentParser], object]] = {
+    "overlay": lambda parser: parser.add_argument(
+        "overlay", help="a name under spinkube/overlays, or a directory of yours"
+    ),
+    "image": lambda parser: parser.add_argument(
+        "--image", action="append", default=[], metavar="NAME=REFERENCE", help="use this image"
+    ),
+    "namespace": lambda parser: parser.add_argument(
+        "--namespace", default=DEFAULT_NAMESPACE, help=f"default {DEFAULT_NAMESPACE}"
+    ),
+    "force": lambda parser: parser.add_argument(
+        "--force-conflicts", action="store_true", help="take fields over from other managers"
+    ),
+    "adopt": lambda parser: parser.add_argument(
+        "--adopt", action="store_true", help="take over objects that are not ours"
+    ),
+    "timeout": lambda parser: parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="S", help="to wait for (default 600)"
+    ),
+}

@@ -1,0 +1,237 @@
+"""Waiting, failing with a reason, going back."""
+
+from __future__ import annotations
+
+import pytest
+
+from k8s.conftest import World
+
+
+@pytest.mark.parametrize(
+    ("workload", "fault", "words"),
+    [
+        ("gpu-backend", "crash", ["CrashLoopBackOff", "ended with 1 (Error)", "4 restarts"]),
+        ("gpu-backend", "image", ["ErrImagePull manifest for gpu-backend:0.1.0 not found"]),
+        ("gpu-backend", "unschedulable", ["not scheduled: 0/3 nodes", "Insufficient nvidia.com"]),
+        ("redis", "crash", ["StatefulSet/redis not ready after 20 s", "CrashLoopBackOff"]),
+        ("inference-anywhere", "crash", ["SpinApp/inference-anywhere not ready after 20 s"]),
+    ],
+)
+def test_apply_workload_that_breaks_is_reported_with_its_pods(
+    world: World, workload: str, fault: str, words: list[str]
+) -> None:
+    world.controllers.broken[workload] = fault
+    code, output = world.deploy("apply", "dev", "--timeout", "20")
+    assert code == 1
+    for word in words:
+        assert word in output
+    assert "deployed" not in output.splitlines()[-1]
+
+
+def test_apply_failing_pods_logs_and_events_are_shown(world: World) -> None:
+    world.controllers.broken["gpu-backend"] = "crash"
+    world.api.pod_logs["gpu-backend-abc12", "gpu-backend", True] = (
+        "starting\nerror: BACKEND_MODLES: unknown setting; did you mean BACKEND_MODELS?\n"
+    )
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "e1", "namespace": "inference-anywhere"},
+        "type": "Warning",
+        "reason": "BackOff",
+        "message": "Back-off restarting failed container",
+        "lastTimestamp": "2026-01-01T12:00:09Z",
+        "involvedObject": {"kind": "Pod", "name": "gpu-backend-abc12"},
+    }
+    world.api.place(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "inference-anywhere"}}
+    )
+    world.api.place(event)
+    code, output = world.deploy("apply", "dev", "--timeout", "20")
+    assert code == 1
+    assert "| error: BACKEND_MODLES: unknown setting; did you mean BACKEND_MODELS?" in output
+    assert "event Warning BackOff Pod/gpu-backend-abc12: Back-off restarting" in output
+
+
+def test_apply_deployment_past_its_deadline_fails_at_once(world: World) -> None:
+    world.controllers.broken["gpu-backend"] = "deadline"
+    code, output = world.deploy("apply", "dev")
+    assert code == 1
+    assert 'Deployment/gpu-backend failed: ReplicaSet "gpu-backend-1" has timed out' in output
+    assert world.clock.elapsed_s < 60
+
+
+def test_apply_without_a_running_operator_says_so(world: World) -> None:
+    world.controllers.operator_runs = False
+    code, output = world.deploy("apply", "dev", "--timeout", "20")
+    assert code == 1
+    assert "the Spin operator has not made its Deployment yet" in output
+
+
+def test_apply_operator_that_lags_is_not_taken_for_ready(world: World) -> None:
+    assert world.deploy("apply", "dev")[0] == 0
+    world.controllers.operator_runs = False
+    code, output = world.deploy(
+        "apply", "dev", "--image", "edge=ghcr.io/me/edge:2", "--timeout", "9"
+    )
+    assert code == 1
+    assert "the Spin operator has not taken the change yet" in output
+
+
+def test_apply_api_server_that_stumbles_is_forgiven(world: World) -> None:
+    class Stumbling(type(world.clock)):  # type: ignore[misc]
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            if self.elapsed_s == 2:
+                world.api.broken += [(503, "etcd leader changed"), (429, "too many requests")]
+
+    world.clock = Stumbling(world.controllers)
+    code, output = world.deploy("apply", "dev")
+    assert code == 0, output
+
+
+def test_apply_api_server_that_stays_away_ends_the_wait(world: World) -> None:
+    class Dying(type(world.clock)):  # type: ignore[misc]
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            world.api.broken.append((503, "etcd has no leader"))
+
+    world.clock = Dying(world.controllers)
+    code, output = world.deploy("apply", "dev")
+    assert code == 1
+    assert "the cluster stopped answering" in output
+    assert world.clock.elapsed_s < 60
+
+
+def test_status_tells_revisions_workloads_and_warnings(world: World) -> None:
+    world.deploy("apply", "dev")
+    world.api.place(
+        {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": "e1", "namespace": "inference-anywhere"},
+            "type": "Warning",
+            "reason": "FailedScheduling",
+            "message": "0/1 nodes are available",
+            "involvedObject": {"kind": "Pod", "name": "redis-0"},
+        }
+    )
+    code, output = world.deploy("status")
+    assert code == 0
+    assert "1         deployed  2026-01-01 12:00:00  dev" in output
+    assert "SpinApp/inference-anywhere  ready" in output
+    assert "localhost:5001/inference-anywhere/edge:dev" in output
+    assert "FailedScheduling Pod/redis-0: 0/1 nodes are available" in output
+
+
+def test_status_of_nothing_says_so(world: World) -> None:
+    code, output = world.deploy("status")
+    assert code == 1
+    assert output.strip() == "nothing was deployed to inference-anywhere by this program"
+
+
+def test_status_of_a_broken_workload_is_not_ready(world: World) -> None:
+    world.deploy("apply", "dev")
+    world.controllers.broken["redis"] = "crash"
+    world.controllers.tick()
+    code, output = world.deploy("status")
+    assert code == 1
+    assert "StatefulSet/redis           waiting  0 of 1 pods ready" in output
+
+
+def test_rollback_goes_to_the_last_good_revision(world: World) -> None:
+    world.deploy("apply", "dev", "--image", "gpu-backend=me/backend:1")
+    world.controllers.broken["gpu-backend"] = "image"
+    code, _ = world.deploy("apply", "dev", "--image", "gpu-backend=me/backend:2", "--timeout", "9")
+    assert code == 1
+    world.controllers.broken.clear()
+    code, output = world.deploy("rollback")
+    assert code == 0, output
+    assert "back to revision 1 (dev):" in output
+    assert "revision 3 is deployed: as revision 1 was" in output
+    spec = world.api.get_object("Deployment", "gpu-backend")["spec"]["template"]["spec"]
+    assert spec["containers"][0]["image"] == "me/backend:1"
+    _, status = world.deploy("status")
+    assert "2         failed" in status
+
+
+def test_rollback_to_a_number_restores_that_release(world: World) -> None:
+    for number in (1, 2, 3):
+        world.deploy("apply", "dev", "--image", f"edge=me/edge:{number}")
+    code, output = world.deploy("rollback", "--to", "1")
+    assert code == 0, output
+    assert world.api.get_object("SpinApp", "inference-anywhere")["spec"]["image"] == "me/edge:1"
+
+
+def test_rollback_removes_what_the_older_release_did_not_have(world: World) -> None:
+    world.deploy("secrets", "spinkube/tests/smallest")
+    images = ("--image", "edge=me/edge:1", "--image", "gpu-backend=me/backend:1")
+    code, output = world.deploy("apply", "spinkube/tests/smallest", *images)
+    assert code == 0, output
+    world.api.install("prometheus-operator")
+    code, output = world.deploy("apply", "dev")
+    assert code == 0, output
+    code, output = world.deploy("rollback")
+    assert code == 0, output
+    names = {one["metadata"]["name"] for one in world.api.of_kind("Secret")}
+    assert not [name for name in names if name.startswith("redis-users-")]
+
+
+def test_rollback_with_nothing_before_says_so(world: World) -> None:
+    code, output = world.deploy("rollback")
+    assert code == 1
+    assert "nothing was deployed to inference-anywhere" in output
+    world.deploy("apply", "dev")
+    code, output = world.deploy("rollback")
+    assert code == 1
+    assert "nothing good was deployed before revision 1" in output
+    code, output = world.deploy("rollback", "--to", "9")
+    assert code == 1
+    assert "there is no revision 9; kept are 1" in output
+
+
+def test_secrets_are_made_once_and_match_each_other(world: World) -> None:
+    import base64
+    import hashlib
+    import re
+
+    code, output = world.deploy("secrets", "production")
+    assert code == 0, output
+    assert "Secret/edge-runtime-config written" in output
+    config = world.api.get_object("Secret", "edge-runtime-config")["data"]["runtime-config.toml"]
+    users = world.api.get_object("Secret", "redis-users")["data"]["users.acl"]
+    found = re.search(r"redis://edge:([^@]+)@redis:6379", base64.b64decode(config).decode())
+    assert found is not None
+    assert len(found[1]) >= 40
+    assert found[1] not in output
+    assert hashlib.sha256(found[1].encode()).hexdigest() in base64.b64decode(users).decode()
+    code, output = world.deploy("secrets", "production")
+    assert code == 0
+    assert "all secrets are there" in output
+    again = world.api.get_object("Secret", "edge-runtime-config")["data"]["runtime-config.toml"]
+    assert again == config
+
+
+def test_secrets_half_there_are_not_guessed(world: World) -> None:
+    world.deploy("secrets", "production")
+    world.api.remove("Secret", "redis-users")
+    code, output = world.deploy("secrets", "production")
+    assert code == 1
+    assert "only edge-runtime-config is there" in output
+    code, output = world.deploy("secrets", "production", "--rotate")
+    assert code == 0, output
+
+
+def test_secrets_rotated_roll_the_pods_that_use_them(world: World) -> None:
+    images = ("--image", "edge=me/edge:1", "--image", "gpu-backend=me/backend:1")
+    world.deploy("secrets", "spinkube/tests/smallest")
+    world.deploy("apply", "spinkube/tests/smallest", *images)
+    app = world.api.get_object("SpinApp", "inference-anywhere")
+    before = app["spec"]["podAnnotations"]["checksum/runtime-config"]
+    assert before.startswith("sha256:")
+    world.deploy("secrets", "spinkube/tests/smallest", "--rotate")
+    code, output = world.deploy("plan", "spinkube/tests/smallest", *images)
+    assert code == 0
+    assert "~ SpinApp/inference-anywhere" in output
+    assert "~ StatefulSet/redis" in output
+    assert "~ Deployment/gpu-backend" not in output
