@@ -27,6 +27,8 @@ class NativeEdge:
     def send(self, call: Call) -> Answer:
         path, _, query = call.target.partition("?")
         headers = Headers(call.headers.items())
+        if call.body:
+            headers.add("content-length", str(len(call.body)))
         request = Request(call.method, path, query, headers, iter([call.body] if call.body else []))
         response = PIPELINE(request, self.ports)
         complete = True

@@ -53,17 +53,11 @@ class ClassifierMetadata:
     output_kind: OutputKind
     labels: tuple[str, ...]
 
-    def describes(self, identity: ModelIdentity | None, answered_version: str) -> bool:
-        """True unless an answer came from another version, or another file, than this one."""
-        if identity is not None and identity.digest and self.digest:
+    def describes(self, identity: ModelIdentity) -> bool:
+        """True unless an answer came from another file, or another version, than this one."""
+        if identity.digest and self.digest:
             return identity.digest == self.digest
-        version = (identity.version if identity is not None else "") or answered_version
-        return not version or version == self.version
-
-    def asks_like(self, other: ClassifierMetadata) -> bool:
-        """True when both want the same input and name the same output."""
-        mine = (self.image, self.datatype, self.output)
-        return mine == (other.image, other.datatype, other.output)
+        return not identity.version or identity.version == self.version
 
 
 def parse_classifier_metadata(document: object) -> ClassifierMetadata:

@@ -2,8 +2,8 @@
 
 Decoding, fitting, softmax and top-k happen here; the backend gets one tensor as a binary request.
 What the model wants comes from its metadata. When an answer shows that the model has changed
-since, the metadata is fetched again, and the picture goes out a second time only if the new model
-wants it otherwise: old labels never name the classes of a new model.
+since, the metadata is fetched again and the picture goes out a second time, fitted to the new
+model: old labels never name the classes of a new one.
 """
 
 from __future__ import annotations
@@ -80,55 +80,68 @@ class ClassifyCall:
     may_be_stale: bool
 
     def call(self, exchange: Exchange) -> ClassifyAnswer:
-        """Ask the model, once more where the metadata proves to be out of date."""
+        """Ask the model, once more where the metadata proves to be out of date.
+
+        Raises:
+            ModelNotReadyError: The model changed again between metadata and answer.
+        """
         started_ms = exchange.elapsed_ms()
+        query = self.query
         try:
-            answer = self._ask(exchange, self.query.version)
-        except (InvalidInputError, ModelNotFoundError, UpstreamUnavailableError):
-            fresh = self._refetch(exchange, None) if self.may_be_stale else self.metadata
-            if fresh.digest == self.metadata.digest:
+            answer = self._ask(exchange, query.version)
+        except _ModelChangedError as changed:
+            fresh = fetch_metadata(exchange, query.model, query.version, of_version=changed.version)
+            answer = self._ask_anew(exchange, fresh)
+        except (InvalidInputError, ModelNotFoundError):
+            # A refusal may mean that the model has changed, or is gone.
+            if not self.may_be_stale:
                 raise
-            answer = self._fitted_to(fresh)._ask(exchange, fresh.version)
-        if not answer.is_described():
-            answer = self._ask_again(exchange, answer)
+            fresh = fetch_metadata(exchange, query.model, query.version)
+            if fresh == self.metadata:
+                raise
+            answer = self._ask_anew(exchange, fresh)
         exchange.end_stage("backend")
         actual_ms = exchange.elapsed_ms() - started_ms
         exchange.placement = Placement("cluster", "default", actual_ms)
         return answer
 
+    def _ask_anew(self, exchange: Exchange, metadata: ClassifierMetadata) -> ClassifyAnswer:
+        fitted = replace(self, metadata=metadata, tensor=_tensor(self.image, metadata))
+        try:
+            return fitted._ask(exchange, metadata.version)
+        except _ModelChangedError as error:
+            raise ModelNotReadyError(
+                f"model {metadata.name!r} is being replaced; try again",
+                retry_after_s=SWAP_RETRY_S,
+            ) from error
+
     def _ask(self, exchange: Exchange, version: str | None) -> ClassifyAnswer:
-        body, headers = encode_infer_request(self.tensor, self.metadata.output)
+        """Scores of the model that `metadata` describes; `_ModelChangedError` for another's."""
+        metadata = self.metadata
+        body, headers = encode_infer_request(self.tensor, metadata.output)
         target = f"{model_path(self.query.model, version)}/infer"
         fields, content = exchange.backend().call("POST", target, headers, body)
-        scores = parse_infer_answer(fields, content, self.metadata.output)
         identity = parse_model_identity(fields.last("inference-model"))
-        return ClassifyAnswer(self.query, self.metadata, scores, identity, fields)
+        if identity is not None and not metadata.describes(identity):
+            raise _ModelChangedError(identity.version or None)
+        scores = parse_infer_answer(fields, content, metadata.output)
+        if identity is None:  # not this project's backend: its version has to do
+            identity = ModelIdentity(metadata.name, scores.model_version, "", metadata.provider)
+            if not metadata.describes(identity):
+                raise _ModelChangedError(identity.version)
+        return ClassifyAnswer(self.query, metadata, scores, identity, fields)
 
-    def _ask_again(self, exchange: Exchange, answer: ClassifyAnswer) -> ClassifyAnswer:
-        """The answer with the metadata of the model that gave it.
 
-        Raises:
-            ModelNotReadyError: The model changed once more meanwhile.
-        """
-        fresh = self._refetch(exchange, answer.answered_version())
-        renamed = replace(answer, metadata=fresh)
-        if renamed.is_described() and fresh.asks_like(self.metadata):
-            return renamed
-        again = self._fitted_to(fresh)._ask(exchange, fresh.version)
-        if again.is_described():
-            return again
-        raise ModelNotReadyError(
-            f"model {self.query.model!r} is being replaced; try again",
-            retry_after_s=SWAP_RETRY_S,
-        )
+class _ModelChangedError(Exception):
+    """The answer came from another model than the metadata describes.
 
-    def _refetch(self, exchange: Exchange, version: str | None) -> ClassifierMetadata:
-        query = self.query
-        return fetch_metadata(exchange, query.model, query.version, of_version=version)
+    Attributes:
+        version: Version that answered; None where the backend does not say.
+    """
 
-    def _fitted_to(self, metadata: ClassifierMetadata) -> ClassifyCall:
-        tensor = _tensor(self.image, metadata)
-        return replace(self, metadata=metadata, tensor=tensor, may_be_stale=False)
+    def __init__(self, version: str | None) -> None:
+        super().__init__(version)
+        self.version = version
 
 
 def _tensor(image: Image, metadata: ClassifierMetadata) -> Tensor:
@@ -145,23 +158,15 @@ class ClassifyAnswer:
         query: What the client asks.
         metadata: Names the classes.
         scores: One per class.
-        identity: What the backend says about the model that answered.
+        identity: The model that answered.
         fields: Of the backend's answer.
     """
 
     query: ClassifyQuery
     metadata: ClassifierMetadata
     scores: InferAnswer
-    identity: ModelIdentity | None
+    identity: ModelIdentity
     fields: Headers
-
-    def is_described(self) -> bool:
-        """True when `metadata` is of the model that answered."""
-        return self.metadata.describes(self.identity, self.scores.model_version)
-
-    def answered_version(self) -> str | None:
-        """Version that answered; None where the backend does not say."""
-        return (self.identity.version if self.identity else "") or self.scores.model_version or None
 
     def respond(self, exchange: Exchange) -> Response:
         """Softmax and top-k, then the client's JSON."""
@@ -179,11 +184,11 @@ class ClassifyAnswer:
             threshold=self.query.threshold,
         )
         exchange.end_stage("postprocess")
-        provider = (self.identity.provider if self.identity else "") or metadata.provider
+        provider = self.identity.provider or metadata.provider
         body = format_answer(
             predictions,
             model=metadata.name,
-            version=self.answered_version() or metadata.version,
+            version=self.identity.version or metadata.version,
             runtime="/".join(filter(None, (metadata.runtime, provider))) or "unknown",
             latency_ms=exchange.elapsed_ms(),
         )

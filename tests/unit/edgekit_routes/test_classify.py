@@ -142,17 +142,31 @@ def test_classify_second_question_names_the_version_it_was_prepared_for(world: W
     ]
 
 
-def test_classify_backend_without_identity_is_believed(world: World) -> None:
-    infer = FakeBackend._infer
+def without_identity(world: World) -> None:
+    """The backend is one of another make: no `Inference-Model`."""
 
     def override(call: Received) -> Reply | None:
         if not call.target.endswith("/infer"):
             return None
-        reply = infer(world.backend, call, world.backend.models["pixels"])
+        reply = world.backend._route(call)
         reply.headers = [line for line in reply.headers if line[0] != "inference-model"]
         return reply
 
     world.backend.override = override
+
+
+def test_classify_backend_without_identity_is_told_apart_by_version(world: World) -> None:
+    without_identity(world)
+    world.classify()
+    model = world.backend.models["pixels"]
+    world.backend.models["pixels"] = replace(model, version="2", labels=["new"] * 10)
+    predictions = member(world.classify(), "predictions")
+    assert isinstance(predictions, list)
+    assert predictions[0]["label"] == "new"
+
+
+def test_classify_backend_without_identity_is_believed(world: World) -> None:
+    without_identity(world)
     response = world.classify()
     assert response.status == 200
     assert member(response, "runtime") == "onnxruntime/CPUExecutionProvider"

@@ -479,7 +479,7 @@ SWAPPED = [
          (Step(RAW_CALL, classified(3)), Step(RAW_CALL, classified(3))), _calls(1, 2)),
     Case("new labels with the first answer of a new model",
          (Step(RAW_CALL, classified(3)), Step(RAW_CALL, _renamed(3), _swap(**NEW)),
-          Step(RAW_CALL, _renamed(3))), _calls(2, 3)),
+          Step(RAW_CALL, _renamed(3))), _calls(2, 4)),
     Case("a model of another input size is asked again",
          (Step(RAW_CALL, classified(3)),
           Step(post("width=4&height=4", body=lit(2)[:16], headers=RAW), _renamed(2),
@@ -494,7 +494,7 @@ SWAPPED = [
                lambda backend: backend.models.clear())), _calls(2, 2)),
     Case("a model without digests is told apart by its version",
          (Step(RAW_CALL, classified(3), _swap(digest="")),
-          Step(RAW_CALL, _renamed(3), _swap(**{**NEW, "digest": ""}))), _calls(2, 2)),
+          Step(RAW_CALL, _renamed(3), _swap(**{**NEW, "digest": ""}))), _calls(2, 3)),
 ]  # fmt: skip
 
 # --- the protocol passed through --------------------------------------------------------------
