@@ -43,6 +43,7 @@ __all__ = ["Host", "HostOptions", "default_cache_dir"]
 _log = logging.getLogger(__name__)
 
 _EXPIRY_SWEEP_S = 0.25
+_CANCEL_TIMEOUT_S = 2.0
 
 
 def default_cache_dir() -> Path:
@@ -161,9 +162,11 @@ class Host:
         if self._io.running:
             finished = self._server.shut_down(grace_s)
         # Guests may go on after their response; what is left of the grace period is theirs.
-        left_s = max(0.5, deadline - time.monotonic())
-        finished &= self._workers.close(left_s)
-        finished &= self._chained_workers.close(0.5)
+        for workers in (self._workers, self._chained_workers):
+            if not workers.close(max(0.0, deadline - time.monotonic())):
+                finished = False
+                workers.cancel_running()
+                workers.close(_CANCEL_TIMEOUT_S)
         if self._io.running:
             self._io.call(self._close_client())
         self._close_wasm()
@@ -262,7 +265,7 @@ class Host:
             exchange.respond(500)
             return
         job = _GuestJob(exchange, component, self._runners[component], added, self._gate)
-        exchange.on_gone = job.cancellation.cancel
+        exchange.on_gone = job.cancel
         if not workers.submit(job):
             job.expire()
 
@@ -270,7 +273,7 @@ class Host:
 class _GuestJob:
     """One request on its way through a guest."""
 
-    __slots__ = ("_component", "_exchange", "_gate", "_headers", "_runner", "cancellation")
+    __slots__ = ("_cancellation", "_component", "_exchange", "_gate", "_headers", "_runner")
 
     def __init__(
         self,
@@ -285,7 +288,7 @@ class _GuestJob:
         self._runner = runner
         self._headers = exchange.request.headers + added
         self._gate = gate
-        self.cancellation = _GatedCancellation(gate)
+        self._cancellation = _GatedCancellation(gate)
 
     def run(self) -> None:
         """Serve the request on this thread."""
@@ -309,10 +312,14 @@ class _GuestJob:
                 body=exchange.body,
             ),
             _Sink(exchange, self._component),
-            self.cancellation,
+            self._cancellation,
         )
         if not exchange.answered:
             exchange.fail()
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more, or the host stops."""
+        self._cancellation.cancel()
 
     def expire(self) -> None:
         """No thread was free in time."""

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Job(Protocol):
-    """Work for a thread. Exactly one of the two methods is called, once."""
+    """Work for a thread. Exactly one of `run` and `expire` is called, once."""
 
     def run(self) -> None:
         """Do the work; must not raise."""
@@ -28,6 +28,10 @@ class Job(Protocol):
 
     def expire(self) -> None:
         """The job waited too long, or the pool closed, before a thread was free."""
+        ...
+
+    def cancel(self) -> None:
+        """End `run` soon; called from another thread while it runs."""
         ...
 
 
@@ -57,6 +61,7 @@ class WorkerPool:
         self._clock = clock
         self._condition = threading.Condition()
         self._waiting: deque[tuple[float, Job]] = deque()
+        self._running: set[Job] = set()
         self._threads = 0
         self._idle = 0
         self._closed = False
@@ -83,7 +88,7 @@ class WorkerPool:
     @property
     def running(self) -> int:
         """Jobs on a thread."""
-        return self._threads - self._idle
+        return len(self._running)
 
     def expire(self) -> None:
         """Drop jobs that have waited too long; call it now and then."""
@@ -94,6 +99,13 @@ class WorkerPool:
                 expired.append(self._waiting.popleft()[1])
         for job in expired:
             job.expire()
+
+    def cancel_running(self) -> None:
+        """Ask every running job to end soon."""
+        with self._condition:
+            running = list(self._running)
+        for job in running:
+            job.cancel()
 
     def close(self, timeout_s: float) -> bool:
         """Expire what waits, let threads end after their job; False if some still run."""
@@ -119,8 +131,11 @@ class WorkerPool:
                     self._condition.notify_all()
                     return
                 _, job = self._waiting.popleft()
+                self._running.add(job)
             try:
                 job.run()
             except BaseException:
                 _log.exception("a job failed")
+            with self._condition:
+                self._running.discard(job)
             del job

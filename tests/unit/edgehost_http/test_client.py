@@ -237,6 +237,17 @@ def test_request_trailers_reach_the_upstream(client: HttpClient) -> None:
     assert len(seen) == 1
 
 
+def test_request_trailers_beside_a_content_length_are_left_out(client: HttpClient) -> None:
+    with Upstream(answer(OK)) as upstream:
+        request = replace(
+            get(upstream.authority, method="POST"), headers=[("content-length", b"3")]
+        )
+        call = client.send(request)
+        call.body.write(b"abc")
+        call.body.finish([("x-sum", b"3")])
+        assert wait_ready(call).result().status == 200
+
+
 def test_body_that_ends_with_the_connection_is_whole(client: HttpClient) -> None:
     with Upstream(answer(b"HTTP/1.0 200 OK\r\n\r\nabc")) as upstream:
         assert fetch(client, get(upstream.authority)) == (200, b"abc")

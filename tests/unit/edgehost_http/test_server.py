@@ -388,6 +388,48 @@ def test_header_section_beyond_its_limit_gets_431(complete: bool) -> None:
         assert client.receive_head()[0] == 431
 
 
+def test_more_header_fields_than_the_limit_get_431() -> None:
+    fields = b"".join(b"X-%d: 1\r\n" % number for number in range(101))
+    with RunningServer(hello) as server, server.client() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n")
+        assert client.receive_head()[0] == 431
+
+
+@pytest.mark.parametrize(
+    ("headers", "trailers"),
+    [
+        ([("content-length", b"3")], [("x-sum", b"1")]),
+        ([], [("x-bad", b"a\r\nb")]),
+    ],
+)
+def test_trailers_that_cannot_be_sent_do_not_spoil_the_response(
+    headers: list[tuple[str, bytes]], trailers: list[tuple[str, bytes]]
+) -> None:
+    def handler(exchange: Exchange) -> None:
+        writer = exchange.start(200, headers)
+        writer.write(b"abc")
+        writer.finish(trailers)
+
+    with RunningServer(handler) as server, server.client() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        client.receive_head()
+        assert client.receive_to_end() in (b"abc", b"3\r\nabc\r\n0\r\n\r\n")
+
+
+def test_trailers_for_an_http_1_0_client_are_left_out() -> None:
+    with RunningServer(echo_streaming) as server, server.client() as client:
+
+        def handler(exchange: Exchange) -> None:
+            writer = exchange.start(200, [])
+            writer.write(b"abc")
+            writer.finish([("x-sum", b"1")])
+
+        server._handler = handler
+        client.send(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        client.receive_head()
+        assert client.receive_to_end() == b"abc"
+
+
 def test_malformed_chunk_fails_the_guests_read_and_closes() -> None:
     failures: list[BodyFailedError] = []
 

@@ -23,6 +23,7 @@ class Task:
         self.started = threading.Event()
         self.done = threading.Event()
         self.expired = threading.Event()
+        self.cancelled = threading.Event()
 
     def run(self) -> None:
         self.started.set()
@@ -31,6 +32,9 @@ class Task:
 
     def expire(self) -> None:
         self.expired.set()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
 
 
 def blocked(release: threading.Event) -> Task:
@@ -119,6 +123,8 @@ def test_close_expires_what_waits_and_lets_the_running_job_end() -> None:
     assert not pool.close(0.01)
     assert waiting.expired.is_set()
     assert not pool.submit(Task())
+    pool.cancel_running()
+    assert running.cancelled.is_set()
     release.set()
     assert running.done.wait(WAIT_S)
     assert pool.close(WAIT_S)

@@ -73,6 +73,7 @@ class Call:
         self._retried = False
         self._replay: list[bytes] | None = []
         self._replay_bytes = 0
+        self._sized = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._last_byte_s = 0.0
@@ -120,6 +121,11 @@ class Call:
     def over(self) -> bool:
         """True when nothing is left to do for this call."""
         return self._over
+
+    @property
+    def is_sized(self) -> bool:
+        """True when a content-length frames the request, which leaves no room for trailers."""
+        return self._sized
 
     def arm(self) -> None:
         """Start the first-byte clock. Like Spin's, it also covers connecting."""
@@ -190,11 +196,14 @@ class Call:
         """Header fields for the wire, framing included; call it when the head is about to leave."""
         fields = [(b"host", host.encode("ascii"))]
         fields += to_wire(self.request.headers)
-        if any(name.lower() == b"content-length" for name, _ in fields):
+        self._sized = any(name.lower() == b"content-length" for name, _ in fields)
+        if self._sized:
             return fields
         if not self.body.empty_and_finished:
             fields.append((b"transfer-encoding", b"chunked"))
-        elif self.request.method in _SENDS_CONTENT:
+            return fields
+        self._sized = True
+        if self.request.method in _SENDS_CONTENT:
             fields.append((b"content-length", b"0"))
         return fields
 

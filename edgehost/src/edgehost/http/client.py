@@ -140,6 +140,9 @@ class HttpClient:
         except OutboundError as exc:
             _log.debug("outbound call failed: %s", exc)
             call.fail(exc)
+        except Exception as exc:
+            _log.exception("outbound call to %s failed in the host", origin.host)
+            call.fail(OutboundError(str(exc), "internal-error", str(exc)))
         else:
             call.connecting = None
             if call.over:

@@ -179,7 +179,8 @@ class ClientConnection(asyncio.Protocol, Carrier):
         for chunk in batch.chunks:
             out.extend(self._h11.send_with_data_passthrough(h11.Data(data=chunk)) or ())
         if batch.finished and self._h11.our_state is h11.SEND_BODY:
-            fields = to_wire(batch.trailers, trailers=True) if batch.trailers else []
+            chunked = batch.trailers and not call.is_sized
+            fields = to_wire(batch.trailers or [], trailers=True) if chunked else []
             end = h11.EndOfMessage(headers=fields)
             out.extend(self._h11.send_with_data_passthrough(end) or ())
         if out:

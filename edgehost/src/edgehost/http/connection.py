@@ -30,7 +30,7 @@ from edgehost.http.fields import is_authority, to_guest, trailers_from_wire
 from edgehost.ports import BodyFailedError
 
 if TYPE_CHECKING:
-    from edgehost.http.server import HttpServer
+    from edgehost.http.server import HttpServer, ServerLimits
 
 __all__ = ["ServerConnection"]
 
@@ -78,7 +78,9 @@ class ServerConnection(asyncio.Protocol):
             self._client = (peer[0], peer[1])
         self.deadline = self._server.now() + self._limits.head_timeout_s
         if not self._server.connection_opened(self):
+            # No lingering: what is turned away must not hold its socket.
             self._refuse(503, "too many connections")
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
@@ -141,6 +143,8 @@ class ServerConnection(asyncio.Protocol):
     def send_events(self, events: list[h11.Data | h11.EndOfMessage], out: list[bytes]) -> None:
         """Frame body events into `out`."""
         for event in events:
+            if isinstance(event, h11.EndOfMessage) and self._h11.their_http_version != b"1.1":
+                event = h11.EndOfMessage()  # RFC 9112, section 7.1.2: trailers need chunked
             out.extend(self._h11.send_with_data_passthrough(event) or ())
 
     def write(self, parts: list[bytes]) -> None:
@@ -233,7 +237,7 @@ class ServerConnection(asyncio.Protocol):
     def _begin(self, event: h11.Request) -> None:
         self._receiving = True
         try:
-            head = _checked_head(event, self._client, self._limits.head_bytes)
+            head = _checked_head(event, self._client, self._limits)
         except _BadRequestError as exc:
             self._refuse(exc.status, str(exc))
             return
@@ -321,7 +325,7 @@ class ServerConnection(asyncio.Protocol):
         full = exchange.body.pause_if_full() or (
             exchange.body.ended and len(self._h11.trailing_data[0]) > PIPELINE_LIMIT_BYTES
         )
-        if full and not self._reading_paused:
+        if full and not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = True
             self._transport.pause_reading()
         elif not full:
@@ -356,7 +360,7 @@ class ServerConnection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def _checked_head(event: h11.Request, client: tuple[str, int], limit_bytes: int) -> RequestHead:
+def _checked_head(event: h11.Request, client: tuple[str, int], limits: ServerLimits) -> RequestHead:
     """The head as the application sees it.
 
     Raises:
@@ -364,8 +368,10 @@ def _checked_head(event: h11.Request, client: tuple[str, int], limit_bytes: int)
     """
     names = [name for name, _ in event.headers]
     size = sum(len(name) + len(value) + 4 for name, value in event.headers)
-    if size > limit_bytes:
-        raise _BadRequestError(431, f"the header section is larger than {limit_bytes} bytes")
+    if size > limits.head_bytes:
+        raise _BadRequestError(431, f"the header section is larger than {limits.head_bytes} bytes")
+    if len(names) > limits.head_fields:
+        raise _BadRequestError(431, f"there are more than {limits.head_fields} header fields")
     if b"transfer-encoding" in names:
         # RFC 9112, section 6.1: both fields, or chunked in HTTP/1.0, smell of smuggling.
         if b"content-length" in names:

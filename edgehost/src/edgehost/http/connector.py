@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,11 +101,13 @@ class Connector:
         raise _connect_failure(origin, sock_error) from sock_error
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop, origin: Origin) -> list[str]:
-        try:
-            found = await loop.getaddrinfo(origin.host, origin.port, type=1)
-        except (OSError, UnicodeError) as exc:
-            raise dns_failure(f"cannot resolve {origin.host}: {exc}") from exc
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        addresses = [origin.host]
+        if not _is_address(origin.host):
+            try:
+                found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as exc:
+                raise dns_failure(f"cannot resolve {origin.host}: {exc}") from exc
+            addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
         allowed = [address for address in addresses if not self.is_blocked(address)]
         if addresses and not allowed:
             raise OutboundError(
@@ -123,11 +127,20 @@ class Connector:
             _, protocol = await loop.create_connection(factory, address, origin.port)
             return protocol
         if self._context is None:
-            self._context = self.tls_context()
+            # Reads some hundred certificates: not on the thread that serves everybody.
+            self._context = await loop.run_in_executor(None, self.tls_context)
         _, protocol = await loop.create_connection(
             factory, address, origin.port, ssl=self._context, server_hostname=origin.host
         )
         return protocol
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _connect_failure(origin: Origin, error: OSError | None) -> OutboundError:

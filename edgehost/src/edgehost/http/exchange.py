@@ -120,6 +120,7 @@ class Exchange:
         self._lock = threading.Lock()
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._head_sent = False
+        self._carries_trailers = False
         self._writer: OutboundBody | None = None
         self._gone = False
         self._answered = False
@@ -213,8 +214,7 @@ class Exchange:
             return
         events: list[h11.Data | h11.EndOfMessage] = [h11.Data(data=c) for c in batch.chunks]
         if batch.finished:
-            fields = to_wire(batch.trailers, trailers=True) if batch.trailers else []
-            events.append(h11.EndOfMessage(headers=fields))
+            events.append(self._end_of_message(batch.trailers))
         self._transport.send_events(events, out)
         self.stats.sent_bytes += sum(map(len, batch.chunks))
         self._over = batch.finished or batch.aborted
@@ -242,13 +242,24 @@ class Exchange:
         if not over and self.on_gone is not None:
             self.on_gone()
 
+    def _end_of_message(self, trailers: Headers | None) -> h11.EndOfMessage:
+        if not trailers or not self._carries_trailers:
+            return h11.EndOfMessage()
+        try:
+            return h11.EndOfMessage(headers=to_wire(trailers, trailers=True))
+        except h11.LocalProtocolError as exc:
+            _log.error("the trailers are not valid HTTP and were dropped: %s", exc)
+            return h11.EndOfMessage()
+
     def _frame_head(self, out: list[bytes], *, empty: bool) -> bool:
         head = self._head
         assert head is not None  # set before the writer that led here
         status, fields = head
         bodiless = self.request.method == "HEAD" or status in _BODILESS
-        if empty and not bodiless and not any(name == b"content-length" for name, _ in fields):
-            fields = [*fields, (b"content-length", b"0")]
+        sized = any(name == b"content-length" for name, _ in fields)
+        if empty and not bodiless and not sized:
+            fields, sized = [*fields, (b"content-length", b"0")], True
+        self._carries_trailers = not sized and not bodiless
         try:
             self._transport.send_head(status, fields, out)
         except h11.LocalProtocolError as exc:

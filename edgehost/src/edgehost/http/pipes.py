@@ -6,7 +6,7 @@ ever blocks: a full pipe reports no capacity, an empty one reports not ready, an
 when that changes (the guest through its `Wakeup`, the network side through `notify`).
 
 Waking the I/O thread costs some 30 µs, so an `OutboundBody` does it at once only when it matters:
-the message is complete, much has piled up, or nothing was sent for a millisecond. Otherwise it is
+the message is complete, much has piled up, or nothing was sent for 5 ms. Otherwise it is
 left `dirty` and the connection's tick picks it up.
 """
 
@@ -26,7 +26,7 @@ BODY_LIMIT_BYTES = 256 * 1024
 """What one pipe holds: takes a 150 KB body in one go, and 1,000 of them are 256 MB at worst."""
 
 _URGENT_BYTES = 64 * 1024
-_QUIET_S = 0.001
+_QUIET_S = 0.005
 
 
 def _nothing() -> None:

@@ -23,7 +23,7 @@ __all__ = ["HttpServer", "ServerLimits"]
 
 _log = logging.getLogger(__name__)
 
-_TICK_S = 0.002
+_TICK_S = 0.005
 _SWEEP_S = 0.5
 _BACKLOG = 1024
 
@@ -36,6 +36,8 @@ class ServerLimits:
     """Below the usual limit of 1,024 open files, with room for outbound connections."""
     head_bytes: int = 64 * 1024
     """Request line and header fields together; more is 431."""
+    head_fields: int = 100
+    """As hyper's; more is 431."""
     head_timeout_s: float = 15.0
     """From the first byte of a head to its end: a slow-loris client gets 408."""
     idle_timeout_s: float = 75.0
