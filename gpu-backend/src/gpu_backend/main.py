@@ -19,14 +19,16 @@ import onnxruntime
 import uvicorn
 import uvloop
 
-from gpu_backend.api.app import BackendApp
+from gpu_backend.api.app import BackendApp, RequestLimits
 from gpu_backend.api.connection import ConnectionLimits, make_protocol, sweep
 from gpu_backend.batching.admission import QueueLimits
+from gpu_backend.commands import run_models_command
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError
 from gpu_backend.execution.providers import choose
 from gpu_backend.monitoring.logs import configure_logs
 from gpu_backend.monitoring.tracing import make_tracer
+from gpu_backend.processing.pool import DecodePool
 from gpu_backend.repository.loader import Loader
 from gpu_backend.repository.repository import Repository, RepositoryOptions
 from gpu_backend.settings import Listen, Settings, parser, read_settings
@@ -41,10 +43,16 @@ EXIT_USAGE = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the result is the exit status."""
-    options = parser(
-        argparse.ArgumentParser(prog="gpu_backend", description="Serve ONNX models over HTTP.")
-    ).parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments and arguments[0] == "models":
+            return run_models_command(arguments[1:], Settings().models[0])
+        options = parser(
+            argparse.ArgumentParser(
+                prog="gpu_backend",
+                description="Serve ONNX models over HTTP. `models add` puts one into a repository.",
+            )
+        ).parse_args(arguments)
         return serve(read_settings(os.environ, vars(options)))
     except BackendError as exc:
         print(f"gpu_backend: {exc.message}", file=sys.stderr)
@@ -68,9 +76,15 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
     repository = make_repository(settings)
     dataplane = Dataplane(repository, settings.max_wait_s, settings.require_provider)
     tracer = make_tracer(settings.tracing)
+    pool = DecodePool(len(os.sched_getaffinity(0)), settings.max_queue_ms / 1000)
     server = BackendServer(
         uvicorn.Config(
-            BackendApp(dataplane, settings.max_body_bytes, tracer),
+            BackendApp(
+                dataplane,
+                pool,
+                RequestLimits(settings.max_body_bytes, settings.max_image_pixels),
+                tracer,
+            ),
             http=make_protocol(
                 ConnectionLimits(
                     settings.max_header_bytes,
@@ -105,6 +119,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
         server.should_exit = True
         await serving
         await repository.stop()
+        pool.close()
         tracer.close()
 
 

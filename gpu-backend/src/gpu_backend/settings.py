@@ -123,6 +123,9 @@ class Settings:
         _number(int, 1024, 4 * _GIB),
         "10 MiB: a float tensor of 3x896x896; also after decompression",
     )
+    max_image_pixels: int = _setting(
+        50_000_000, _number(int, 1, 1 << 30), "a phone's largest photo; bounds memory at decoding"
+    )
     max_header_bytes: int = _setting(
         32 << 10, _number(int, 1024, 1 << 20), "no client of ours sends a tenth of it"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,16 +13,31 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gpu_backend.api.admin import Admin
+from gpu_backend.api.classify import CLASSIFY_PATH, ClassifyRoute
 from gpu_backend.api.oip import INFER_PATH, InferRoute
 from gpu_backend.api.problems import problem
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError, MethodNotAllowedError, RouteNotFoundError
 from gpu_backend.monitoring.metrics import Metrics
 from gpu_backend.monitoring.tracing import Tracer
+from gpu_backend.processing.pool import DecodePool
 
-__all__ = ["BackendApp"]
+__all__ = ["BackendApp", "RequestLimits"]
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bounds on one request.
+
+    Attributes:
+        max_body_bytes: Before and after decompression.
+        max_image_pixels: Of a picture to classify.
+    """
+
+    max_body_bytes: int = 10 << 20
+    max_image_pixels: int = 50_000_000
 
 
 class BackendApp:
@@ -28,14 +45,25 @@ class BackendApp:
 
     Args:
         dataplane: Does the work.
-        max_body_bytes: Of a request, before and after decompression.
+        pool: Decodes pictures.
+        limits: Of a request.
         tracer: Spans, where tracing is on.
     """
 
     def __init__(
-        self, dataplane: Dataplane, max_body_bytes: int, tracer: Tracer | None = None
+        self,
+        dataplane: Dataplane,
+        pool: DecodePool,
+        limits: RequestLimits,
+        tracer: Tracer | None = None,
     ) -> None:
-        self._infer = InferRoute(dataplane, max_body_bytes, tracer or Tracer())
+        self._posts: tuple[tuple[re.Pattern[str], ASGIApp], ...] = (
+            (INFER_PATH, InferRoute(dataplane, limits.max_body_bytes, tracer or Tracer())),
+            (
+                CLASSIFY_PATH,
+                ClassifyRoute(dataplane, pool, limits.max_body_bytes, limits.max_image_pixels),
+            ),
+        )
         self._rest: ASGIApp = Starlette(
             routes=Admin(dataplane, Metrics(dataplane.repository)).routes(),
             exception_handlers={
@@ -47,14 +75,20 @@ class BackendApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""
-        if (
-            scope["type"] == "http"
-            and scope["method"] == "POST"
-            and INFER_PATH.fullmatch(scope["path"])
-        ):
-            await self._infer(scope, receive, send)
-        else:
-            await self._rest(scope, receive, send)
+        if scope["type"] == "http":
+            for pattern, route in self._posts:
+                if pattern.fullmatch(scope["path"]):
+                    app = route if scope["method"] == "POST" else _only_post
+                    await app(scope, receive, send)
+                    return
+        await self._rest(scope, receive, send)
+
+
+async def _only_post(scope: Scope, receive: Receive, send: Send) -> None:
+    error = MethodNotAllowedError(f"{scope['method']} is not allowed for {scope['path']}; use POST")
+    response = _response(error)
+    response.headers["allow"] = "POST"
+    await response(scope, receive, send)
 
 
 def _response(error: BackendError) -> Response:

@@ -218,7 +218,7 @@ def _native_options(options: SessionOptions) -> ort.SessionOptions:
     native.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     native.add_session_config_entry("session.inter_op.allow_spinning", spinning)
     native.enable_cpu_mem_arena = options.cpu_arena
-    native.log_severity_level = 3  # errors only: warnings of the optimiser help nobody here
+    native.log_severity_level = 4  # what goes wrong is raised, and logged by us, once
     return native
 
 

@@ -14,10 +14,10 @@ from gpu_backend.execution.datatypes import Array
 from gpu_backend.execution.providers import choose
 from gpu_backend.execution.session import OnnxSession, SessionOptions, TensorSpec
 from gpu_backend.repository.files import ModelFolder, digest_version
-from gpu_backend.repository.manifest import Manifest, Warmup, read_manifest
+from gpu_backend.repository.manifest import ImageHints, Manifest, Warmup, read_manifest
 from gpu_backend.repository.model import LoadedModel
 
-__all__ = ["Loader"]
+__all__ = ["Loader", "check_hints", "sample_feeds"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Loader:
         )
         session = OnnxSession(folder.model_file(version), choice, options)
         try:
-            _check_hints(manifest, session)
+            check_hints(manifest, session)
             for sample in manifest.warmup:
                 session.run(sample_feeds(session.inputs, sample))
             placement = session.end_profile()
@@ -194,7 +194,7 @@ def _length(manifest: Manifest, inputs: tuple[TensorSpec, ...], feeds: dict[str,
     return max(lengths, default=1)
 
 
-def _check_hints(manifest: Manifest, session: OnnxSession) -> None:
+def check_hints(manifest: Manifest, session: OnnxSession) -> None:
     """Hints must name tensors that exist.
 
     Raises:
@@ -206,9 +206,35 @@ def _check_hints(manifest: Manifest, session: OnnxSession) -> None:
         raise ModelInvalidError(
             f"image.input is {manifest.image.input!r}, the graph has {', '.join(inputs)}"
         )
+    for spec in session.inputs:
+        if manifest.image is not None and spec.name == manifest.image.input:
+            _check_image(manifest.image, spec)
     if manifest.output is not None and manifest.output.name not in outputs:
         raise ModelInvalidError(
             f"output.name is {manifest.output.name!r}, the graph has {', '.join(outputs)}"
+        )
+
+
+def _check_image(hints: ImageHints, spec: TensorSpec) -> None:
+    """The picture that the hints describe must fit the input.
+
+    Raises:
+        ModelInvalidError: It does not.
+    """
+    if spec.datatype.kind not in ("integer", "float"):
+        raise ModelInvalidError(
+            f"image.input {spec.name!r} is {spec.datatype.name}: pictures are numbers"
+        )
+    channels = 1 if hints.color == "gray" else 3
+    sizes = {"N": 1, "C": channels, "H": hints.height, "W": hints.width}
+    shape = [sizes[axis] for axis in hints.layout]
+    fits = len(shape) == len(spec.shape) and all(
+        free in (-1, size) for size, free in zip(shape, spec.shape, strict=True)
+    )
+    if not fits:
+        raise ModelInvalidError(
+            f"[image] makes a tensor of shape {shape} ({hints.layout}, {hints.color}), "
+            f"input {spec.name!r} takes {list(spec.shape)}"
         )
 
 
