@@ -1,7 +1,7 @@
 """The way of a request, the one place where the order of its steps is written down.
 
     parse        which route, what is asked (`edgekit.routing`, `edgekit.routes`)
-    prepare      model metadata, decoding, the tensor the model takes
+    prepare      the body, model metadata, decoding, the tensor the model takes
     call         have it computed
     respond      post-process, write the answer in the client's form
     stamp        identifiers, times and placement, on answers and errors alike

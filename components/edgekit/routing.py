@@ -16,13 +16,13 @@ __all__ = ["Answered", "Parsed", "Prepared", "Route", "find_route"]
 
 
 class Parsed(Protocol):
-    """A request whose route, parameters and body are understood.
+    """A request whose route and parameters are understood; its body has not been transferred.
 
     Each step returns what the next one needs, so no step can be forgotten or taken twice.
     """
 
     def prepare(self, exchange: Exchange, /) -> Prepared:
-        """Look up what the call needs and turn the input into what the model takes."""
+        """Receive the body, look up what the call needs, make what the model takes."""
         ...
 
 

@@ -33,7 +33,7 @@ HEADER_LENGTH = "inference-header-content-length"
 
 MAX_ERROR_TEXT = 500
 
-FAULTS = (ValueError, KeyError, TypeError, AttributeError, InvalidInputError)
+FAULTS = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, InvalidInputError)
 """What reading a document of the wrong shape raises."""
 
 

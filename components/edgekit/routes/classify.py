@@ -38,18 +38,19 @@ SWAP_RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ClassifyRequest:
-    """What the client asks, with the picture still in its transfer form."""
+    """What the client asks; the picture has not been transferred yet."""
 
     query: ClassifyQuery
-    body: bytes
 
     def prepare(self, exchange: Exchange) -> ClassifyCall:
-        """Decode the picture and fit it to the model.
+        """Receive the picture, decode it, and fit it to the model.
 
         The picture comes first: bad input is the client's to know, even while the backend is away.
         """
-        max_pixels = exchange.settings.max_image_pixels
-        image = parse_image(exchange.request, self.query, self.body, max_pixels)
+        request, settings = exchange.request, exchange.settings
+        body = request.read(settings.max_body_bytes)
+        exchange.end_stage("receive")
+        image = parse_image(request, self.query, body, settings.max_image_pixels)
         exchange.end_stage("decode")
         metadata = find_metadata(exchange, self.query.model, self.query.version)
         stored = metadata is not None
@@ -201,8 +202,7 @@ class ClassifyAnswer:
 
 
 def _parse(exchange: Exchange, held: Sequence[str]) -> ClassifyRequest:
-    query = parse_query(exchange.request, held[0])
-    return ClassifyRequest(query, exchange.request.read(exchange.settings.max_body_bytes))
+    return ClassifyRequest(parse_query(exchange.request, held[0]))
 
 
 ROUTE = Route("/v1/classify/:model", ("POST",), _parse)

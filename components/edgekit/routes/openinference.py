@@ -53,18 +53,19 @@ def relayed_headers(headers: Headers) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class RelayRequest:
-    """A call to pass through, read."""
-
-    body: Body
+    """A call to pass through; all that it says is in the request itself."""
 
     def prepare(self, exchange: Exchange) -> RelayCall:
         """Take out what belongs to this hop."""
         request = exchange.request
         target = f"{request.path}?{request.query}" if request.query else request.path
         headers = relayed_headers(request.headers)
-        if isinstance(self.body, bytes):
+        body: Body = b""
+        if request.method in METHODS_WITH_BODY:
+            body = request.stream(exchange.settings.max_body_bytes)
+        if isinstance(body, bytes):
             headers.remove("content-length")  # set anew from the body
-        return RelayCall(request.method, target, headers, self.body)
+        return RelayCall(request.method, target, headers, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,8 @@ class RelayAnswer:
         return Response(answer.status, relayed_headers(answer.headers), answer.chunks)
 
 
-def _parse(exchange: Exchange, _held: Sequence[str]) -> RelayRequest:
-    request = exchange.request
-    if request.method not in METHODS_WITH_BODY:
-        return RelayRequest(b"")
-    return RelayRequest(request.stream(exchange.settings.max_body_bytes))
+def _parse(_exchange: Exchange, _held: Sequence[str]) -> RelayRequest:
+    return RelayRequest()
 
 
 ROUTE = Route("/v2/...", ("GET", *METHODS_WITH_BODY), _parse)

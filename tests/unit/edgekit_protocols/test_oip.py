@@ -100,6 +100,7 @@ def test_oip_answer_json_is_read_flat_or_nested(data: list[object]) -> None:
         {"outputs": [{"name": "s", "shape": 5, "data": []}]},
         {"outputs": [{"name": "s", "shape": [1, 2], "data": "xx"}]},
         {"outputs": [{"name": "s", "shape": [1, 2], "data": [None, 1]}]},
+        {"outputs": [{"name": "s", "shape": [1, 1], "data": [10**400]}]},
         {"outputs": [{"name": "s", "shape": [1, 2], "data": [1, 2, 3]}]},
         {"outputs": [{"name": "s", "shape": [2, 1], "data": [1, 2]}]},
         {"outputs": [{"name": "s", "shape": [1], "parameters": {"binary_data_size": "4"}}]},

@@ -196,3 +196,21 @@ def test_classify_latency_is_measured_from_accept_to_answer(world: World) -> Non
     total_ms = sum(float(value) for name, value in stages.items() if name != "total")
     assert member(response, "latency_ms") == pytest.approx(total_ms, abs=2.01)
     assert float(stages["total"]) >= total_ms
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "query"),
+    [
+        ("POST", "/v1/classify/pixels", "top_k=0"),
+        ("GET", "/v1/classify/pixels", ""),
+        ("POST", "/v1/unknown", ""),
+        ("DELETE", "/v2/models/pixels", ""),
+    ],
+)
+def test_request_refused_by_its_head_transfers_no_body(
+    method: str, target: str, query: str
+) -> None:
+    body = iter([b"x"])
+    response = PIPELINE(Request(method, target, query, body=body), make_ports())
+    assert 400 <= response.status < 500
+    assert next(body) == b"x"
