@@ -8,7 +8,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["classifier", "fixed_rows", "identity", "lookup", "row_sum", "save", "write_model"]
+__all__ = [
+    "classifier",
+    "first_row",
+    "fixed_rows",
+    "identity",
+    "lookup",
+    "row_sum",
+    "save",
+    "write_model",
+]
 
 _IR_VERSION = 9
 _OPSET = 17
@@ -92,6 +101,36 @@ def fixed_rows() -> onnx.ModelProto:
         "fixed_rows",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+    )
+    return _model(graph)
+
+
+def first_row() -> onnx.ModelProto:
+    """`x` float32 (n, 2) to `y`, declared (n, 2): its first row, whatever n is.
+
+    How many rows are kept is computed, so that no shape inference sees through it.
+    """
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["highest"], keepdims=0),
+        helper.make_node("Mul", ["highest", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "one"], ["number"]),
+        helper.make_node("Cast", ["number"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["whole", "ends_shape"], ["ends"]),
+        helper.make_node("Slice", ["x", "starts", "ends", "axes"], ["y"]),
+    ]
+    constants = {
+        "zero": np.float32(0),
+        "one": np.float32(1),
+        "ends_shape": np.array([1], dtype=np.int64),
+        "starts": np.array([0], dtype=np.int64),
+        "axes": np.array([0], dtype=np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "first_row",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     return _model(graph)
 

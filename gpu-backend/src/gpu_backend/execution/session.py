@@ -6,6 +6,7 @@ Owns the native session. ONNX Runtime's exceptions are translated here and nowhe
 from __future__ import annotations
 
 import ctypes
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ class OnnxSession:
             )
         except _ORT_FAILURES as exc:
             self._profile_dir.cleanup()
-            raise ModelInvalidError(f"cannot load {path.name}: {_first_line(exc)}") from exc
+            raise ModelInvalidError(f"cannot load {path.name}: {_reason(exc)}") from exc
         try:
             self.status: ProviderStatus = choice.settle(self._session.get_providers())
             self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
@@ -155,9 +156,9 @@ class OnnxSession:
             result: list[Array] = self._session.run(names, feeds)
             return result
         except ort_errors.InvalidArgument as exc:
-            raise InvalidInputError(f"the model refuses the input: {_first_line(exc)}") from exc
+            raise InvalidInputError(f"the model refuses the input: {_reason(exc)}") from exc
         except _ORT_FAILURES as exc:
-            raise ExecutionFailedError(f"the runtime failed: {_first_line(exc)}") from exc
+            raise ExecutionFailedError(f"the runtime failed: {_reason(exc)}") from exc
 
     def end_profile(self) -> Placement:
         """Where the graph's nodes ran since loading; to be called once, after a first run."""
@@ -249,5 +250,14 @@ def _spec(node: ort.NodeArg, path: Path) -> TensorSpec:
     )
 
 
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:500]
+_NOISE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : "  # the code, which the exception's class says
+    r"|Load model from .*? failed:\s*"  # a path of this machine, which is no client's business
+    r"|/onnxruntime_src/\S+:\d+ [^(]*\([^)]*\) "  # where in its sources it was noticed
+)
+
+
+def _reason(exc: Exception) -> str:
+    """The first line of ONNX Runtime's text, without what helps only its own authors."""
+    text = _NOISE.sub("", str(exc)).strip()
+    return (text.splitlines() or [type(exc).__name__])[0][:500]

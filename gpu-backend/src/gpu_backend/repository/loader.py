@@ -80,9 +80,7 @@ class Loader:
             speed = _measure(manifest, session, batchable)
         except BackendError as exc:
             session.close()
-            raise ModelInvalidError(
-                f"version {version} of {folder.name!r} cannot serve: {exc.message}"
-            ) from exc
+            raise ModelInvalidError(exc.message) from exc
         return LoadedModel(
             manifest,
             version,
