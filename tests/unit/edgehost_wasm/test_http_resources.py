@@ -325,7 +325,7 @@ def test_dropped_trailers_stop_the_transfer() -> None:
 def test_outparam_dropped_without_an_answer_fails_the_request() -> None:
     sink = MemorySink()
 
-    ResponseOutparam(sink).drop()
+    ResponseOutparam(sink, "GET").drop()
 
     assert str(sink.error) == "guest failed to produce a response prior to returning"
 
@@ -333,9 +333,21 @@ def test_outparam_dropped_without_an_answer_fails_the_request() -> None:
 def test_response_without_a_body_is_finished_at_once(guest: Guest) -> None:
     sink = MemorySink()
 
-    ResponseOutparam(sink).send(guest, OutgoingResponse(Fields([], mutable=False)))
+    ResponseOutparam(sink, "GET").send(guest, OutgoingResponse(Fields([], mutable=False)))
 
     assert sink.status == 200
+    assert sink.writer.finished
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 304), ("GET", 204)])
+def test_message_without_a_body_may_state_a_length(guest: Guest, method: str, status: int) -> None:
+    response = OutgoingResponse(Fields([("content-length", b"100")], mutable=False))
+    response.set_status(status)
+    body, sink = response.take_body(), MemorySink()
+    ResponseOutparam(sink, method).send(guest, response)
+
+    body.finish(None)
+
     assert sink.writer.finished
 
 

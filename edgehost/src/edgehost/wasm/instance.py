@@ -128,7 +128,7 @@ class GuestInstance:
         guest.cancelled = cancelled
         if isinstance(cancelled, Cancellation):
             cancelled.bind(guest.wakeup)
-        outparam = ResponseOutparam(sink)
+        outparam = ResponseOutparam(sink, request.method)
         self._engine.instance_running()
         try:
             guest.deadline = guest.clock() + guest.spec.limits.request_timeout_s

@@ -77,6 +77,10 @@ class OutgoingBody(Resource):
         self._stream_taken = True
         return _OutgoingStream(self)
 
+    def waive_length(self) -> None:
+        """The message has no body on the wire, whatever length it states (RFC 9110, 8.6)."""
+        self._expected_bytes = None
+
     def attach(self, guest: Guest, writer: BodyWriter) -> None:
         """Pass on what was written so far, and from now on everything.
 

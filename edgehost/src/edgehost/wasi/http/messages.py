@@ -41,6 +41,7 @@ _KNOWN_METHODS: Final = {
     name.upper(): name
     for name in ("get", "head", "post", "put", "delete", "connect", "options", "trace", "patch")
 }
+_BODILESS: Final = frozenset({204, 304})
 _KNOWN_SCHEMES: Final = {"http": "HTTP", "https": "HTTPS"}
 
 
@@ -122,23 +123,31 @@ class OutgoingResponse(Resource):
 
 
 class ResponseOutparam(Resource):
-    """The one chance of a guest to answer."""
+    """The one chance of a guest to answer.
 
-    __slots__ = ("_sink",)
+    Args:
+        method: Of the request; an answer to HEAD may state the length of a body it does not have.
+    """
 
-    def __init__(self, sink: ResponseSink) -> None:
+    __slots__ = ("_method", "_sink")
+
+    def __init__(self, sink: ResponseSink, method: str) -> None:
         super().__init__()
         self._sink: ResponseSink | None = sink
+        self._method = method
 
     def send(self, guest: Guest, response: OutgoingResponse) -> None:
         """Start the answer."""
         sink, self._sink = self._sink, None
         assert sink is not None, "set consumes its handle"
         writer = sink.start(response.status, response.headers.entries)
-        if response.body is None:
+        body = response.body
+        if body is None:
             writer.finish(None)
-        else:
-            response.body.attach(guest, writer)
+            return
+        if self._method == "HEAD" or response.status in _BODILESS:
+            body.waive_length()
+        body.attach(guest, writer)
 
     def fail(self, error: BaseException) -> bool:
         """Give up the answer; False when it was given before."""
