@@ -93,11 +93,21 @@ def test_other_requests_are_served_beside_guests_that_loop(app: EdgeHost) -> Non
         client.close()
 
 
-@pytest.mark.parametrize("path", ["/loops", "/sleeps", "/t/drip?count=2&ms=100000", "/t/flood"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/loops",
+        "/sleeps",
+        "/t/drip?count=2&ms=100000",
+        "/t/flood",
+        "/t/relay?authority=probe.spin.internal&path=/sleeps",
+        "/t/relay?authority=hidden.spin.internal&path=/flood",
+    ],
+)
 def test_client_that_leaves_frees_its_instance(patient_app: EdgeHost, path: str) -> None:
     with RawClient(patient_app.host.address) as client:
         client.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        wait_until(lambda: patient_app.host.running_requests == 1, "the guest")
+        wait_until(lambda: patient_app.host.running_requests >= 1, "the guest")
     wait_until(lambda: no_guest_runs(patient_app), "the guest's end")
     assert is_healthy(patient_app)
 
@@ -140,6 +150,20 @@ def test_upstream_that_dies_in_mid_body_breaks_the_answer(app: EdgeHost) -> None
         client.receive_head()
         assert not client.receive_to_end().endswith(b"0\r\n\r\n")
     assert is_healthy(app)
+
+
+def test_chained_component_that_traps_is_a_500_for_its_caller(app: EdgeHost) -> None:
+    assert get(app, "/t/relay?authority=probe.spin.internal&path=/raises") == (500, b"")
+    assert is_healthy(app)
+
+
+def test_chained_call_finds_a_thread_although_every_other_is_taken(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    manifest = write_app(tmp_path_factory.mktemp("app"))
+    with EdgeHost(manifest, AppOptions(threads=1)) as app:
+        path = "/t/relay?authority=hidden.spin.internal&path=/hello"
+        assert get(app, path) == (200, b"hello")
 
 
 def test_upstream_that_is_not_there_is_told_to_the_guest(app: EdgeHost) -> None:

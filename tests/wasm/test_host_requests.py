@@ -262,6 +262,12 @@ def test_chained_component_sees_the_fields_spin_gives_it(app: EdgeHost) -> None:
     assert fields["spin-full-url"] == "http://localhost/describe_request?a=1"
 
 
+def test_large_body_passes_between_components(app: EdgeHost) -> None:
+    path = "/stream_out%3Fsize%3D3000000"
+    status, _, body = get(app, f"/t/relay?authority=probe.spin.internal&path={path}")
+    assert (status, len(body)) == (200, 3_000_000)
+
+
 def test_private_component_has_no_route(app: EdgeHost) -> None:
     # The catch-all answers, not the private component.
     assert get(app, "/hidden")[0] == 500
