@@ -30,7 +30,7 @@ __all__ = ["main"]
 _SWITCH_INTERVAL_S = 0.001
 """With Python's 5 ms a guest's host calls could delay the I/O thread by a whole request."""
 _SLOW_START_S = 1.0
-_OK, _FAILED, _KILLED = 0, 1, 130
+_OK, _FAILED = 0, 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,7 +191,6 @@ def _parser() -> argparse.ArgumentParser:
         "up",
         help="serve an application, as `spin up` does",
         description="Serve the application of a spin.toml until Ctrl-C.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_app_flags(up)
     _add_server_flags(up)
@@ -200,7 +199,6 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="read an application and report every fault, without serving it",
         description="Read spin.toml and all that belongs to it; exit code 1 if anything is wrong.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_app_flags(check)
     check.set_defaults(command=_check)
@@ -211,7 +209,7 @@ def _add_app_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("application").add_argument
     add(
         "-f", "--from", dest="source", type=Path, default=Path("spin.toml"), metavar="PATH",
-        help="the spin.toml, or the directory it is in",
+        help="the spin.toml, or the directory it is in (default: %(default)s)",
     )  # fmt: skip
     add(
         "--variable", action="append", default=[], metavar="KEY=VALUE",
@@ -224,21 +222,23 @@ def _add_app_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--runtime-config-file", type=Path, metavar="FILE",
         default=_path_from_environment("RUNTIME_CONFIG_FILE"),
-        help="runtime-config.toml: key-value stores, variable providers, outbound HTTP",
+        help="runtime-config.toml: key-value stores, variable providers, outbound HTTP "
+        "(environment: RUNTIME_CONFIG_FILE)",
     )  # fmt: skip
     add(
         "--state-dir", metavar="DIR",
-        help="where key-value data is kept; empty keeps none on disk "
-        "(default: .spin beside the manifest)",
+        help="where key-value data is kept; '' keeps none on disk (default: .spin beside the "
+        "manifest)",
     )  # fmt: skip
     add(
         "--max-instance-memory", type=_positive, metavar="BYTES",
-        default=os.environ.get("SPIN_MAX_INSTANCE_MEMORY"),
-        help="most memory one instance may use",
+        default=os.environ.get("SPIN_MAX_INSTANCE_MEMORY") or None,
+        help="most memory one instance may use (default: no limit; environment: "
+        "SPIN_MAX_INSTANCE_MEMORY)",
     )  # fmt: skip
     add(
         "--request-timeout", type=_flag(parse_duration), default="30s", metavar="TIME",
-        help="longest a component may work on one request: 10, 10s, 500ms",
+        help="longest a component may work on one request: 10, 10s, 500ms (default: %(default)s)",
     )  # fmt: skip
     add("--verbose", action="store_true", help="say more on stderr about what goes wrong")
 
@@ -247,8 +247,9 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("server").add_argument
     add(
         "--listen", type=_flag(parse_listen), metavar="ADDRESS",
-        default=os.environ.get("SPIN_HTTP_LISTEN_ADDR", "127.0.0.1:3000"),
-        help="IP address and port; port 0 takes a free one",
+        default=os.environ.get("SPIN_HTTP_LISTEN_ADDR") or "127.0.0.1:3000",
+        help="IP address and port; port 0 takes a free one (default: %(default)s; environment: "
+        "SPIN_HTTP_LISTEN_ADDR)",
     )  # fmt: skip
     add("-q", "--quiet", action="store_true", help="do not print what components print")
     add(
@@ -258,15 +259,15 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
     add("--access-log", action="store_true", help="print a line per request on stderr")
     add(
         "--threads", type=_positive, default=HostOptions().threads, metavar="N",
-        help="requests served at once; more wait for their turn",
+        help="requests served at once; more wait for their turn (default: %(default)s)",
     )  # fmt: skip
     add(
         "--shutdown-timeout", type=_flag(parse_duration), default="10s", metavar="TIME",
-        help="how long running requests may go on after Ctrl-C",
+        help="how long running requests may go on after Ctrl-C (default: %(default)s)",
     )  # fmt: skip
     add(
         "--cache-dir", type=Path, default=default_cache_dir(), metavar="DIR",
-        help="where compiled components are kept",
+        help="where compiled components are kept (default: %(default)s)",
     )  # fmt: skip
     add("--disable-cache", action="store_true", help="compile components on every start")
 
