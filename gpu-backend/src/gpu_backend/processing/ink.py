@@ -14,14 +14,14 @@ import re
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from gpu_backend.errors import InvalidInputError
-from gpu_backend.processing.resizing import resize
+from gpu_backend.processing.resizing import Pixels, resize, to_gray
 
 __all__ = ["fit_ink"]
 
 Gray = npt.NDArray[np.uint8]
+"""Shape (height, width)."""
 
 _WORKING_SIZE = 96
 """Longest side on which ink is analysed: finer detail is lost on the target anyway."""
@@ -44,32 +44,31 @@ _SPECK = 0.06
 _RUN = re.compile(rb"[^\0]+")
 
 
-def fit_ink(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The sign in `picture` as gray ink (255) on black (0), `width` x `height`.
+def fit_ink(pixels: Pixels, width: int, height: int) -> Pixels:
+    """The sign in `pixels` as gray ink (255) on black (0), `width` x `height`.
 
     Args:
-        picture: One sign, dark on light or light on dark, anywhere on a plain ground.
+        pixels: One sign, dark on light or light on dark, anywhere on a plain ground.
         width: Of the result, in pixels.
         height: Of the result, in pixels.
 
     Raises:
         InvalidInputError: The picture shows no ink.
     """
-    gray = picture.convert("L")
-    if gray.size == (width, height):
+    gray = to_gray(pixels)
+    if gray.shape[:2] == (height, width):
         # Taken as training data: its frame stays, only polarity and contrast are set.
-        return _stretch(_subtract_paper(np.asarray(gray), _EXACT_MIN_CONTRAST)[0])
-    ink, noise = _subtract_paper(np.asarray(_shrink(gray)), _MIN_CONTRAST)
-    sign = _keep_strokes(_cut_noise(ink, noise))
-    framed = Image.fromarray(_frame(sign, width, height))
-    return _stretch(np.asarray(resize(framed, width, height)))
+        return _stretch(_subtract_paper(gray[:, :, 0], _EXACT_MIN_CONTRAST)[0])
+    ink, noise = _subtract_paper(_shrink(gray)[:, :, 0], _MIN_CONTRAST)
+    framed = _frame(_keep_strokes(_cut_noise(ink, noise)), width, height)
+    return _stretch(resize(framed[:, :, None], width, height)[:, :, 0])
 
 
-def _shrink(gray: Image.Image) -> Image.Image:
-    longest = max(gray.size)
+def _shrink(gray: Pixels) -> Pixels:
+    height, width = gray.shape[:2]
+    longest = max(height, width)
     if longest <= _WORKING_SIZE:
         return gray
-    width, height = gray.size
     return resize(
         gray,
         max(1, width * _WORKING_SIZE // longest),
@@ -164,8 +163,8 @@ def _frame(sign: Gray, width: int, height: int) -> Gray:
     return framed
 
 
-def _stretch(ink: Gray) -> Image.Image:
+def _stretch(ink: Gray) -> Pixels:
     """`ink` scaled so that its strongest pixel is 255."""
     highest = int(ink.max())
     levels = np.minimum(255, (ink.astype(np.int64) * 255 + highest // 2) // highest)
-    return Image.fromarray(levels.astype(np.uint8))
+    return levels.astype(np.uint8)[:, :, None]

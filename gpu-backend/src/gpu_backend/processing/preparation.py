@@ -8,7 +8,7 @@ from PIL import Image
 from gpu_backend.errors import InvalidInputError
 from gpu_backend.execution.datatypes import Array, Datatype, to_bfloat16
 from gpu_backend.processing.ink import fit_ink
-from gpu_backend.processing.resizing import FITS
+from gpu_backend.processing.resizing import FITS, to_gray
 from gpu_backend.repository.manifest import ImageHints
 
 __all__ = ["prepare"]
@@ -21,11 +21,13 @@ def prepare(picture: Image.Image, hints: ImageHints, datatype: Datatype) -> Arra
         InvalidInputError: The picture shows nothing the model could look at.
     """
     fit = fit_ink if hints.fit == "ink" else FITS[hints.fit]
-    fitted = fit(picture, hints.width, hints.height)
-    colored = fitted.convert("L" if hints.color == "gray" else "RGB")
-    pixels = np.asarray(colored).reshape(hints.height, hints.width, -1)
+    pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)
+    fitted = fit(pixels, hints.width, hints.height)
     table = _table(hints, datatype)
-    values = np.stack([table[i][pixels[:, :, i]] for i in range(pixels.shape[2])])
+    if hints.color == "gray":
+        fitted = to_gray(fitted)
+    last = fitted.shape[2] - 1  # a gray picture gives every channel its one
+    values = np.stack([table[i][fitted[:, :, min(i, last)]] for i in range(len(table))])
     if hints.layout.endswith("HWC"):
         values = values.transpose(1, 2, 0)
     if hints.layout.startswith("N"):
