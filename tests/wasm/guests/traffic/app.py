@@ -141,10 +141,13 @@ def relay(request: IncomingRequest, out: ResponseOutparam) -> None:
     future = outgoing_handler.handle(message, options)
     with future.subscribe() as ready:
         ready.block()
-    answer = future.get().value
+    outcome = future.get()
+    assert isinstance(outcome, Ok)
+    answer = outcome.value
     if isinstance(answer, Err):
         respond(out, type(answer.value).__name__.encode(), 502)
         return
+    assert isinstance(answer, Ok)
     upstream = answer.value
     body = begin(out, upstream.status())
     with upstream.consume() as incoming, incoming.stream() as source, body.write() as sink:
