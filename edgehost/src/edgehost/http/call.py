@@ -136,6 +136,7 @@ class Call:
     def respond(self, response: OutboundResponse) -> None:
         """The head of the answer has arrived."""
         self._stop_timers()
+        self._replay = None  # it will not be sent again
         self._last_byte_s = time.monotonic()
         self._watch_idle(self._between_bytes_s)
         with self._lock:

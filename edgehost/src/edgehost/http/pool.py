@@ -124,7 +124,8 @@ class ConnectionPool:
             if self._idle:
                 # What idles towards another origin must not hold back a call.
                 self._evict(next(iter(self._idle)))
-            await self._wait_for_change()
+            if self._open >= self.limits.open:
+                await self._wait_for_change()
 
     def release_slot(self) -> None:
         """A connection was closed, or never opened."""
