@@ -68,6 +68,7 @@ class Guest:
     Attributes:
         context: Address of the store's context; identifies the instance in callbacks.
         deadline: When the instance must have ended, on `clock`.
+        entropy: Random bytes drawn for this instance and not yet used.
         failure: Why the host stopped the guest; tells a limit from the guest's own trap.
     """
 
@@ -77,6 +78,7 @@ class Guest:
         "clock",
         "context",
         "deadline",
+        "entropy",
         "failure",
         "outbound",
         "scratch",
@@ -102,6 +104,7 @@ class Guest:
         self.clock = clock
         self.wakeup = Wakeup()
         self.table = ResourceTable()
+        self.entropy = bytearray()
         self.context = 0
         self.deadline = float("inf")
         self.cancelled: Callable[[], bool] | None = None

@@ -272,6 +272,8 @@ def _add_pool(config: Config, pool_size: int) -> None:
         "linear_memory_keep_resident": KEEP_RESIDENT_BYTES,
         "table_keep_resident": TABLE_ELEMENTS * 8,
         "max_unused_warm_slots": pool_size,
+        "total_stacks": 1,  # for asynchronous calls, of which there are none
+        "total_gc_heaps": pool_size,
     }
     for name, value in settings.items():
         getattr(_bindings, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)

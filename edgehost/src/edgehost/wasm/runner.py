@@ -113,7 +113,7 @@ class ComponentRunner:
             if self._closed:
                 raise GuestError(f"component {self._spec.id!r} is shutting down")
             if self._idle:
-                return self._idle.popleft()
+                return self._idle.pop()  # the newest: its memory is still in the cache
         if not self._engine.slots.acquire(self._spec.limits.request_timeout_s):
             raise GuestError("no instance became free in time: too many requests are running")
         return self._new_instance()
@@ -176,6 +176,6 @@ class ComponentRunner:
         with self._lock:
             if not self._idle:
                 return False
-            instance = self._idle.pop()
+            instance = self._idle.popleft()
         self._retire(instance)
         return True
