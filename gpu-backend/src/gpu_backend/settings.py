@@ -73,7 +73,7 @@ def _number(kind: type[int] | type[float], low: float, high: float) -> Callable[
         except ValueError as exc:
             raise ValueError(f"expected {'a whole number' if kind is int else 'a number'}") from exc
         if not low <= value <= high:
-            raise ValueError(f"expected {low:g} to {high:g}")
+            raise ValueError(f"expected {low} to {high}")
         return value
 
     return parse
@@ -248,7 +248,11 @@ def _is_unknown(key: str, environ: Mapping[str, str]) -> bool:
 
 
 def _unknown(key: str) -> str:
-    known = [PREFIX + name.upper() for name in _FIELDS]
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else "`python -m gpu_backend --help` lists them"
+    # Without the prefix, which makes everything look alike.
+    close = difflib.get_close_matches(key.removeprefix(PREFIX).lower(), _FIELDS, n=1)
+    hint = (
+        f"did you mean {PREFIX}{close[0].upper()}?"
+        if close
+        else "`python -m gpu_backend --help` lists them"
+    )
     return f"{key}: unknown setting; {hint}"

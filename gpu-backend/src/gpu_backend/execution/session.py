@@ -32,17 +32,12 @@ Feeds = Mapping[str, Array]
 """Input name to array: C-contiguous, aligned, of the input's datatype."""
 
 _ORT_FAILURES: tuple[type[Exception], ...] = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.EPFail,
-    ort_errors.EngineError,
-    ort_errors.NotFound,
-    ort_errors.RuntimeException,
+    # Its classes have no base of their own, so they are gathered: a new one is caught as well.
+    *(
+        kind
+        for kind in vars(ort_errors).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    ),
     RuntimeError,
     ValueError,
 )

@@ -1,0 +1,191 @@
+"""What the queue takes out together, how batches are assembled, and how time is estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import pytest
+
+from gpu_backend.batching.admission import Admission, QueueLimits
+from gpu_backend.batching.assembly import assemble, split
+from gpu_backend.batching.estimator import ServiceTime
+from gpu_backend.batching.item import Item
+from gpu_backend.batching.policy import BatchPolicy, Padding
+from gpu_backend.batching.queue import ItemQueue
+from gpu_backend.batching.stats import Histogram
+from gpu_backend.errors import DeadlineExceededError, ExecutionFailedError, OverloadedError
+
+
+def item(
+    rows: int = 1, length: int = 0, key: Hashable = "k", urgency: int = 3, fill: float = 1
+) -> Item:
+    width = length or 2
+    feeds = {"x": np.full((rows, width), fill, np.float32)}
+    return Item(feeds, rows, length=length, shape_key=key, urgency=urgency)
+
+
+def queue_of(policy: BatchPolicy, *items: Item) -> ItemQueue:
+    queue = ItemQueue(policy)
+    for each in items:
+        queue.push(each)
+    return queue
+
+
+def test_take_respects_max_batch_and_lets_smaller_items_fill_up() -> None:
+    first, big, small = item(3), item(3), item(1)
+    queue = queue_of(BatchPolicy(max_batch=4), first, big, small)
+    assert queue.take() == [first, small]
+    assert queue.take() == [big]
+    assert queue.take() == []
+    assert len(queue) == queue.rows == 0
+
+
+def test_take_prefers_items_of_like_length_when_padding() -> None:
+    head, long, near, nearer = item(length=10), item(length=90), item(length=14), item(length=9)
+    queue = queue_of(BatchPolicy(max_batch=3, padding=Padding()), head, long, near, nearer)
+    assert queue.take() == [head, nearer, near]
+
+
+def test_take_stays_within_the_token_budget() -> None:
+    policy = BatchPolicy(max_batch=8, padding=Padding(), token_budget=40)
+    items = [item(length=length) for length in (10, 10, 10, 20, 10)]
+    queue = queue_of(policy, *items)
+    # 4 x 10 fits; with the item of 20 it would be 2 x 20, but only instead of the others.
+    assert queue.take() == [items[0], items[1], items[2], items[4]]
+    assert queue.take() == [items[3]]
+
+
+def test_take_gives_an_item_beyond_the_budget_alone() -> None:
+    policy = BatchPolicy(padding=Padding(), token_budget=40)
+    huge, small = item(length=500), item(length=5)
+    queue = queue_of(policy, huge, small)
+    assert queue.take() == [huge]
+
+
+def test_take_stops_at_the_largest_preferred_size_reached() -> None:
+    items = [item() for _ in range(13)]
+    queue = queue_of(BatchPolicy(max_batch=16, preferred_rows=(4, 8)), *items)
+    assert queue.take() == items[:8]
+    assert queue.take() == items[8:12]
+    assert queue.take() == items[12:]
+
+
+def test_take_serves_urgent_levels_first_and_fills_up_from_others() -> None:
+    low, high = item(urgency=6), item(urgency=1)
+    queue = queue_of(BatchPolicy(), low, high)
+    assert queue.take() == [high, low]
+
+
+def test_ahead_counts_only_what_is_as_urgent() -> None:
+    queue = queue_of(BatchPolicy(), item(2, 10, urgency=1), item(1, 5, urgency=5))
+    assert queue.ahead_of(0) == (0, 0)
+    assert queue.ahead_of(1) == (2, 20)
+    assert queue.ahead_of(7) == (3, 25)
+
+
+def test_remove_takes_an_item_out_of_the_middle() -> None:
+    items = [item() for _ in range(3)]
+    queue = queue_of(BatchPolicy(), *items)
+    queue.remove(items[1])
+    assert list(queue) == [items[0], items[2]]
+    assert not items[1].queued
+
+
+def test_assemble_pads_and_split_cuts_back() -> None:
+    padding = Padding(axis=1, values=(("x", -1.0),), outputs=("states",))
+    items = [item(2, 3, fill=1), item(1, 1, fill=2)]
+    feeds = assemble(items, padding)
+    assert feeds["x"].tolist() == [[1, 1, 1], [1, 1, 1], [2, -1, -1]]
+    pooled, states = np.arange(3).reshape(3, 1), feeds["x"] * 10
+    shares = split([pooled, states], ["pooled", "states"], items, padding)
+    assert shares[0][0].tolist() == [[0], [1]]
+    assert shares[0][1].shape == (2, 3)
+    assert shares[1][0].tolist() == [[2]]
+    assert shares[1][1].tolist() == [[20]]
+
+
+def test_split_copies_nothing() -> None:
+    items = [item(), item()]
+    output = np.zeros((2, 4))
+    shares = split([output], ["y"], items, None)
+    assert all(np.shares_memory(share[0], output) for share in shares)
+
+
+@pytest.mark.parametrize("output", [np.zeros((3, 1)), np.float32(1)])
+def test_split_refuses_an_output_without_a_row_per_item(output: np.ndarray) -> None:
+    with pytest.raises(ExecutionFailedError, match="set max_batch = 1"):
+        split([np.asarray(output)], ["y"], [item(), item()], None)
+
+
+def test_service_time_learns_a_line() -> None:
+    service = ServiceTime()
+    assert service.predict(10) == 0
+    for units in (1, 8, 4, 16):
+        service.observe(units, 0.01 + 0.002 * units)
+    assert service.predict(32) == pytest.approx(0.074)
+
+
+def test_service_time_of_one_size_is_taken_in_proportion() -> None:
+    service = ServiceTime()
+    for _ in range(5):
+        service.observe(4, 0.02)
+    assert service.predict(4) == pytest.approx(0.02)
+    assert service.predict(8) == pytest.approx(0.04)
+
+
+def test_service_time_follows_a_machine_that_slows_down() -> None:
+    service = ServiceTime()
+    for _ in range(50):
+        service.observe(1, 0.01)
+    for _ in range(60):
+        service.observe(1, 0.05)
+    assert service.predict(1) == pytest.approx(0.05, rel=0.1)
+
+
+def test_service_time_never_predicts_less_for_more() -> None:
+    service = ServiceTime()
+    service.observe(1, 0.09)
+    service.observe(8, 0.01)
+    assert service.predict(100) >= service.predict(1) > 0
+
+
+def admission(queue: ItemQueue, policy: BatchPolicy, **limits: float) -> Admission:
+    service = ServiceTime()
+    service.observe(1, 0.1)
+    values = {"max_items": 100, "max_wait_s": 1.0} | limits
+    return Admission(
+        policy, QueueLimits(int(values["max_items"]), values["max_wait_s"]), queue, service
+    )
+
+
+def test_admission_counts_instances() -> None:
+    policy = BatchPolicy(max_batch=1, instances=2)
+    queue = queue_of(policy, *(item() for _ in range(10)))
+    assert admission(queue, policy).expected_wait(3, busy_s=0.05) == pytest.approx(0.55)
+
+
+def test_admission_refuses_when_only_the_queue_breaks_the_deadline() -> None:
+    policy = BatchPolicy(max_batch=1)
+    queue = queue_of(policy, *(item() for _ in range(5)))
+    door = admission(queue, policy)
+    with pytest.raises(OverloadedError) as caught:
+        door.check(item(), budget_s=0.4, busy_s=0)
+    assert caught.value.retry_after_s == pytest.approx(0.2)
+    with pytest.raises(DeadlineExceededError):
+        door.check(item(), budget_s=0.05, busy_s=0)
+    door.check(item(), budget_s=0.7, busy_s=0)
+
+
+def test_admission_of_an_idle_model_never_waits() -> None:
+    policy = BatchPolicy()
+    admission(ItemQueue(policy), policy, max_wait_s=0.001).check(item(), None, busy_s=0)
+
+
+def test_histogram_counts_into_the_first_bucket_that_holds() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 9.0):
+        histogram.observe(value)
+    assert histogram.counts == [2, 1, 1]
+    assert histogram.count == 4
+    assert histogram.total == 12.0
