@@ -96,6 +96,14 @@ async def test_folders_that_are_no_models_are_left_alone(tmp_path: Path) -> None
         assert repository.slot("m").folder.versions == (1,)
 
 
+async def test_models_of_another_platform_are_left_alone(tmp_path: Path) -> None:
+    write_model(tmp_path, "chat", classifier(), '[model]\nplatform = "onnxruntime_genai"\n')
+    write_model(tmp_path, "typo", classifier(), '[model]\nplatform = "onnxruntime_onx"\n')
+    async with started(tmp_path) as repository:
+        assert [slot.name for slot in repository.slots()] == ["typo"]
+        assert "did you mean 'onnxruntime_onnx'" in repository.slot("typo").reason()
+
+
 async def test_name_in_two_repositories_is_taken_from_the_first(tmp_path: Path) -> None:
     write_model(tmp_path / "a", "m", classifier(), version=1)
     write_model(tmp_path / "b", "m", classifier(), version=7)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_backend.errors import ModelInvalidError
-from gpu_backend.repository.manifest import MANIFEST, NAME
+from gpu_backend.repository.manifest import MANIFEST, NAME, is_served_elsewhere
 
 __all__ = ["MODEL_FILE", "Fingerprint", "ModelFolder", "digest_version", "find_models"]
 
@@ -67,7 +67,8 @@ def find_models(roots: tuple[Path, ...]) -> dict[str, ModelFolder]:
             if not path.is_dir() or not NAME.fullmatch(path.name) or path.name in found:
                 continue
             versions = tuple(sorted(_versions(path)))
-            if versions or (path / MANIFEST).is_file():
+            has_model = bool(versions) or (path / MANIFEST).is_file()
+            if has_model and not is_served_elsewhere(path):
                 found[path.name] = ModelFolder(path.name, path, versions)
     return found
 

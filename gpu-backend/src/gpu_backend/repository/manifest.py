@@ -30,6 +30,7 @@ __all__ = [
     "Manifest",
     "OutputHints",
     "Warmup",
+    "is_served_elsewhere",
     "read_manifest",
 ]
 
@@ -39,6 +40,9 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 """A name is a structured-field token and one path segment, so it needs no quoting anywhere."""
 
 PLATFORM = "onnxruntime_onnx"
+
+OTHER_PLATFORMS = frozenset({"onnxruntime_genai"})
+"""Models of these lie in the same repositories and are served by other parts of the backend."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -164,6 +168,16 @@ class Manifest:
     batching_given: bool = False
     execution: ExecutionHints = field(default_factory=ExecutionHints)
     warmup: tuple[Warmup, ...] = (Warmup(),)
+
+
+def is_served_elsewhere(folder: Path) -> bool:
+    """True when the manifest in `folder` names a platform that is not this repository's."""
+    try:
+        document = tomllib.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # whoever reads it in earnest says what is wrong
+    model = document.get("model")
+    return isinstance(model, dict) and model.get("platform") in OTHER_PLATFORMS
 
 
 def read_manifest(folder: Path) -> Manifest:
