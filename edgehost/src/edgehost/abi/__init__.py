@@ -2,5 +2,5 @@
 
 wasm    engine, linker, instances          uses
 wasi    host functions, by interface       uses
-abi     values, resources, converters
+abi     values, handles, lifting and lowering
 """

@@ -3,8 +3,8 @@
 The stock bindings wrap every pointer in a ctypes object; at forty host calls a request that is most
 of the time. Here pointers are `int`, and values are read and written in place:
 
-* `BYTES`, `U32`, `U64` view the whole address space, so a field is one index operation and a
-  `list<u8>` is one strided copy. Only addresses that Wasmtime handed out are ever used.
+* `BYTES`, `HALF_WORDS` (32 bits) and `WORDS` (64) view the whole address space, so a field is one
+  index operation and a `list<u8>` one strided copy. Only addresses from Wasmtime are ever used.
 * Short calls go through `PyDLL` and keep the GIL: releasing it costs more than they take, and with
   several guests running it would hand over to another thread each time. Calls that run or set up
   Wasm go through `CDLL` and release it.
@@ -27,10 +27,10 @@ from wasmtime import WasmtimeError, _bindings, _ffi
 __all__ = [
     "BYTES",
     "ENTRY_SIZE",
+    "HALF_WORDS",
     "NAME_SIZE",
-    "U32",
-    "U64",
     "VAL_SIZE",
+    "WORDS",
     "address_of",
     "call_error",
     "new_error",
@@ -51,8 +51,8 @@ if (
 _SPAN: Final = 1 << 56  # above any user-space address, below what memoryview can count
 
 BYTES: Final = memoryview((ctypes.c_ubyte * _SPAN).from_address(0)).cast("B")
-U32: Final = (ctypes.c_uint32 * (_SPAN // 4)).from_address(0)
-U64: Final = (ctypes.c_uint64 * (_SPAN // 8)).from_address(0)
+HALF_WORDS: Final = (ctypes.c_uint32 * (_SPAN // 4)).from_address(0)
+WORDS: Final = (ctypes.c_uint64 * (_SPAN // 8)).from_address(0)
 
 _Pointer = ctypes.c_size_t
 _Size = ctypes.c_size_t
@@ -196,7 +196,7 @@ def take_error(error: int) -> str:
     address = ctypes.addressof(buffer)
     error_message(error, address)
     error_delete(error)
-    size, data = U64[address >> 3], U64[(address >> 3) + 1]
+    size, data = WORDS[address >> 3], WORDS[(address >> 3) + 1]
     try:
         return bytes(BYTES[data : data + size]).decode("utf-8", "replace")
     finally:

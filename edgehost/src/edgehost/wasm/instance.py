@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from edgehost.abi import native
-from edgehost.abi.converters import Lower
 from edgehost.abi.guest import Cancellation, Guest
+from edgehost.abi.lowering import Lower
 from edgehost.abi.native import VAL_SIZE
 from edgehost.abi.output import GuestOutput
 from edgehost.errors import GuestError, GuestTrapError
@@ -170,7 +170,7 @@ class GuestInstance:
             guest.check_limits()
         except BaseException as error:  # nothing may pass through C frames
             return guest.stop(error)
-        native.U64[delta >> 3] = 1
+        native.WORDS[delta >> 3] = 1
         native.BYTES[kind] = _UPDATE_CONTINUE
         return 0
 
@@ -179,12 +179,14 @@ class GuestInstance:
         store, self._store = self._store, 0
         if not store:
             return
-        self.guest.table.close()
-        self.guest.stdout.close()
-        self.guest.stderr.close()
-        # First forgotten, then freed: another thread may get the same address for its next store.
-        del self._linker.guests[self._context]
-        native.store_delete(store)
+        try:
+            self.guest.table.close()
+            self.guest.stdout.close()
+            self.guest.stderr.close()
+        finally:
+            # First forgotten, then freed: another thread may get the address for its next store.
+            del self._linker.guests[self._context]
+            native.store_delete(store)
 
 
 def _root_cause(message: str) -> str:

@@ -23,9 +23,10 @@ from wasmtime.component import (
 )
 
 from edgehost.abi import native
-from edgehost.abi.converters import Lift, Lower, TypeConverters
 from edgehost.abi.guest import Guest
 from edgehost.abi.interfaces import HostFunction, InterfaceRegistry
+from edgehost.abi.lifting import Lift, lifter
+from edgehost.abi.lowering import Lower, Lowering
 from edgehost.abi.native import VAL_SIZE
 from edgehost.abi.values import ErrorResult
 from edgehost.errors import ConfigError, GuestTrapError
@@ -56,7 +57,7 @@ class ComponentLinker:
         self._keep_alive: list[object] = []
         self._destructor = native.DESTRUCTOR(self._drop_resource)
         self._resources: list[tuple[ResourceType, int]] = []
-        self._converters = TypeConverters(self._resources)
+        self._lowering = Lowering(self._resources)
         with component.type as component_type:
             items = {name: item.ty for name, item in component_type.imports(engine).items()}
         with self._linker.root() as root:
@@ -74,7 +75,7 @@ class ComponentLinker:
 
     def parameter_lowerers(self, function: FuncType) -> list[Lower]:
         """Return the functions that write the arguments of a function the component exports."""
-        return [self._converters.lowerer(ty) for _, ty in function.params]
+        return [self._lowering.lowerer(ty) for _, ty in function.params]
 
     def close(self) -> None:
         """Free the linker; no instance may be alive."""
@@ -142,7 +143,7 @@ class ComponentLinker:
             guest = guests[context]
             try:
                 if call is None:
-                    call = _compile(implementation, ty, self._converters)
+                    call = _compile(implementation, ty, self._lowering)
                 call(guest, arguments, results)
             except BaseException as error:  # nothing may pass through C frames
                 return guest.stop(error)
@@ -170,8 +171,8 @@ def _trapping(guests: dict[int, Guest], label: str) -> Callback:
     return callback
 
 
-def _compile(function: HostFunction, ty: FuncType, converters: TypeConverters) -> Call:
-    lifts = [converters.lifter(param) for _, param in ty.params]
+def _compile(function: HostFunction, ty: FuncType, lowering: Lowering) -> Call:
+    lifts = [lifter(param) for _, param in ty.params]
     invoke = _invoker(function, lifts)
     result = ty.result
     if result is None:
@@ -181,9 +182,9 @@ def _compile(function: HostFunction, ty: FuncType, converters: TypeConverters) -
 
         return call_without_result
     if isinstance(result, ResultType):
-        lower_ok, lower_err = converters.result_cases(result)
+        lower_ok, lower_err = lowering.result_cases(result)
         return _returning_result(invoke, lower_ok, lower_err)
-    lower = converters.lowerer(result)
+    lower = lowering.lowerer(result)
 
     def call(guest: Guest, arguments: int, results: int) -> None:
         lower(guest, results, invoke(guest, arguments))

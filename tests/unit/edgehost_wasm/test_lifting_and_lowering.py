@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from wasmtime.component import Component, ComponentInstanceType, FuncType, ValType
 
 from edgehost.abi import native
-from edgehost.abi.converters import TypeConverters
+from edgehost.abi.lifting import lifter
+from edgehost.abi.lowering import Lowering
 from edgehost.abi.native import VAL_SIZE
 from edgehost.abi.resources import ResourceTable
 from edgehost.abi.values import Err, Ok
@@ -72,10 +73,9 @@ def slot() -> Iterator[int]:
 def round_trip(ty: ValType, value: Any) -> Any:
     memory = (ctypes.c_uint64 * (VAL_SIZE // 8))()
     address = ctypes.addressof(memory)
-    converters = TypeConverters([])
-    converters.lowerer(ty)(Store, address, value)
+    Lowering([]).lowerer(ty)(Store, address, value)
     try:
-        return converters.lifter(ty)(Store, address)
+        return lifter(ty)(Store, address)
     finally:
         native.val_delete(address)
 
@@ -142,7 +142,7 @@ def test_value_comes_back_as_it_was_lowered(value_types: dict[str, ValType], nam
 def test_value_that_does_not_fit_raises_and_leaves_its_slot_freeable(
     value_types: dict[str, ValType], slot: int, name: str, value: Any
 ) -> None:
-    lower = TypeConverters([]).lowerer(value_types[name])
+    lower = Lowering([]).lowerer(value_types[name])
 
     with pytest.raises((ValueError, TypeError, KeyError, struct.error)):
         lower(Store, slot, value)
