@@ -170,16 +170,36 @@ def test_admission_refuses_when_only_the_queue_breaks_the_deadline() -> None:
     queue = queue_of(policy, *(item() for _ in range(5)))
     door = admission(queue, policy)
     with pytest.raises(OverloadedError) as caught:
-        door.check(item(), budget_s=0.4, busy_s=0)
+        door.check(item(), budget_s=0.4, is_busy=True, busy_s=0)
     assert caught.value.retry_after_s == pytest.approx(0.2)
     with pytest.raises(DeadlineExceededError):
-        door.check(item(), budget_s=0.05, busy_s=0)
-    door.check(item(), budget_s=0.7, busy_s=0)
+        door.check(item(), budget_s=0.05, is_busy=True, busy_s=0)
+    door.check(item(), budget_s=0.7, is_busy=True, busy_s=0)
 
 
 def test_admission_of_an_idle_model_never_waits() -> None:
     policy = BatchPolicy()
-    admission(ItemQueue(policy), policy, max_wait_s=0.001).check(item(), None, busy_s=0)
+    admission(ItemQueue(policy), policy, max_wait_s=0.001).check(
+        item(), None, is_busy=False, busy_s=0
+    )
+
+
+def test_admission_of_an_idle_model_trusts_what_was_seen_not_what_is_feared() -> None:
+    """An estimate that has gone wrong must not refuse everything for ever."""
+    policy, service = BatchPolicy(), ServiceTime()
+    service.observe(1, 0.01)
+    service.observe(2, 9.0)
+    door = Admission(policy, QueueLimits(), ItemQueue(policy), service)
+    assert service.predict(1) > 1
+    door.check(item(), budget_s=0.1, is_busy=False, busy_s=0)
+
+
+def test_least_duration_is_forgotten_slowly() -> None:
+    service = ServiceTime()
+    service.observe(1, 0.01)
+    for _ in range(69):
+        service.observe(1, 1.0)
+    assert service.least_s == pytest.approx(0.02, rel=0.02)
 
 
 def test_histogram_counts_into_the_first_bucket_that_holds() -> None:

@@ -42,25 +42,29 @@ class Admission:
         self._queue = queue
         self._service = service
 
-    def check(self, item: Item, budget_s: float | None, busy_s: float) -> None:
+    def check(self, item: Item, budget_s: float | None, *, is_busy: bool, busy_s: float) -> None:
         """Nothing when `item` may wait.
 
         Args:
             item: Not yet queued.
             budget_s: Seconds until its deadline; None without one.
+            is_busy: No executor is free.
             busy_s: Seconds until an executor is expected to be free.
 
         Raises:
             DeadlineExceededError: The budget is too small even for an empty queue.
             OverloadedError: The queue is full, or the wait would be too long.
         """
-        own_s = self._service.predict(item.units)
-        if budget_s is not None and budget_s < own_s:
+        least_s = self._service.least_s
+        if budget_s is not None and budget_s < least_s:
             raise DeadlineExceededError(
-                f"{_ms(budget_s)} ms are left, the model takes about {_ms(own_s)} ms"
+                f"{_ms(budget_s)} ms are left, the model takes {_ms(least_s)} ms at least"
             )
-        wait_s = self.expected_wait(item.urgency, busy_s)
         queued = len(self._queue)
+        if not queued and not is_busy:
+            return
+        own_s = self._service.predict(item.units)
+        wait_s = self.expected_wait(item.urgency, busy_s)
         if queued >= self._limits.max_items:
             raise OverloadedError(
                 f"{queued} requests wait for this model, the limit is {self._limits.max_items}",

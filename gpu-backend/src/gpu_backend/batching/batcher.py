@@ -148,7 +148,9 @@ class Batcher:
             self.stats.collapsed += 1
             return self._join(flight, deadline, now)
         budget_s = None if deadline is None else deadline - now
-        self._admission.check(item, budget_s, self._busy_for(now))
+        is_busy = len(self._running) >= self._policy.instances
+        busy_s = self._busy_for(now) if is_busy else 0.0
+        self._admission.check(item, budget_s, is_busy=is_busy, busy_s=busy_s)
         item.enqueued = now
         if item.flight_key is not None:
             self._flights[item.flight_key] = item
@@ -276,13 +278,12 @@ class Batcher:
         """`batch` without the items that cannot make their deadline: they cost nothing."""
         if not any(ticket.deadline is not None for item in batch for ticket in item.tickets):
             return batch
-        ends = self._clock.now() + self._service.predict(_units(batch))
-        kept = []
+        now = self._clock.now()
+        in_time = _until(batch, now + self._service.predict(_units(batch)))
+        # An expectation alone never empties a batch: nothing would run, and nothing be learnt.
+        kept = in_time or _until(batch, now + self._service.least_s)
         for item in batch:
-            latest = item.latest_deadline()
-            if latest is None or latest >= ends:
-                kept.append(item)
-            else:
+            if item not in kept:
                 self.stats.dropped += 1
                 self._fail(item, DeadlineExceededError("the time left is too short to compute it"))
         return kept
@@ -416,10 +417,18 @@ class Batcher:
             self._idle.set()
 
     def _busy_for(self, now: float) -> float:
-        """Seconds until an executor is expected to be free."""
-        if len(self._running) < self._policy.instances:
-            return 0.0
+        """Seconds until one of the executors, all busy, is expected to be free."""
         return max(0.0, min(self._running.values()) - now)
+
+
+def _until(batch: Sequence[Item], end: float) -> list[Item]:
+    """Items that somebody still wants at `end`."""
+    kept = []
+    for item in batch:
+        latest = item.latest_deadline()
+        if latest is None or latest >= end:
+            kept.append(item)
+    return kept
 
 
 def _units(batch: Sequence[Item]) -> int:

@@ -2,6 +2,9 @@
 
 Units are rows, or rows x length where items are padded. The line is fitted by least squares
 whose memory fades, so it follows a machine that slows down.
+
+Beside what is expected stands the least that was seen. Only that may refuse a request to an idle
+model: an expectation that is too high would else refuse everything, and never be corrected.
 """
 
 from __future__ import annotations
@@ -11,17 +14,23 @@ __all__ = ["ServiceTime"]
 _FADE = 0.95
 """Weight that an observation keeps when the next arrives: about the last twenty count."""
 
+_FORGET = 1.01
+"""Growth of the least duration with every execution: after seventy it has doubled."""
+
 
 class ServiceTime:
     """Predicts the duration of an execution from its units."""
 
-    __slots__ = ("_n", "_x", "_xx", "_xy", "_y")
+    __slots__ = ("_n", "_x", "_xx", "_xy", "_y", "least_s")
 
     def __init__(self) -> None:
+        self.least_s = 0.0
+        """Duration of the fastest of the recent executions, whatever its units."""
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def observe(self, units: float, seconds: float) -> None:
         """Learn from one execution."""
+        self.least_s = min(seconds, self.least_s * _FORGET) if self._n else seconds
         self._n = self._n * _FADE + 1.0
         self._x = self._x * _FADE + units
         self._y = self._y * _FADE + seconds
