@@ -113,14 +113,15 @@ class Host:
         timeout_s = max(
             (spec.limits.request_timeout_s for spec in app.components.values()), default=30.0
         )
-        self._workers = WorkerPool(options.threads, options.queue_size, timeout_s)
+        # One more than cores: while one guest's response is on its way, another can start.
+        gate = RunGate(usable_cores() + 1)
+        self._gate = gate
+        self._workers = WorkerPool(options.threads, options.queue_size, timeout_s, gate)
         # Calls between components have threads of their own: were they to wait for the threads
         # their callers hold, a full house could not empty.
         self._chained_workers = WorkerPool(
-            options.threads, options.queue_size, timeout_s, name="edgehost-chained"
+            options.threads, options.queue_size, timeout_s, gate, name="edgehost-chained"
         )
-        # One more than cores: while one guest's response is on its way, another can start.
-        self._gate = RunGate(usable_cores() + 1)
         self._engine = WasmEngine(
             cache_dir=options.cache_dir,
             pool_size=2 * options.threads,
@@ -273,7 +274,7 @@ class Host:
 class _GuestJob:
     """One request on its way through a guest."""
 
-    __slots__ = ("_cancellation", "_component", "_exchange", "_gate", "_headers", "_runner")
+    __slots__ = ("_cancellation", "_component", "_exchange", "_headers", "_runner")
 
     def __init__(
         self,
@@ -287,20 +288,13 @@ class _GuestJob:
         self._component = component
         self._runner = runner
         self._headers = exchange.request.headers + added
-        self._gate = gate
         self._cancellation = _GatedCancellation(gate)
 
     def run(self) -> None:
         """Serve the request on this thread."""
-        self._gate.enter()
-        try:
-            if not self._exchange.client_gone():
-                self._serve()
-        finally:
-            self._gate.leave()
-
-    def _serve(self) -> None:
         exchange = self._exchange
+        if exchange.client_gone():
+            return
         request = exchange.request
         self._runner.handle(
             IncomingRequest(

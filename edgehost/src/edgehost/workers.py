@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from edgehost.ports import Gate
+
 __all__ = ["Job", "WorkerPool"]
 
 _log = logging.getLogger(__name__)
@@ -38,10 +40,15 @@ class Job(Protocol):
 class WorkerPool:
     """Runs jobs on at most `threads` daemon threads.
 
+    A thread enters the gate before it takes a job, and one thread at most stands there without a
+    job: a burst of short requests is served by as many threads as the gate lets run, whose stacks
+    and caches are warm, not by one thread each.
+
     Args:
-        threads: Most jobs run at once.
+        threads: Most jobs run at once, those that sleep included.
         queue_size: Most jobs waiting.
         queue_timeout_s: A job that has waited for this long expires.
+        gate: Bounds how many jobs compute at once.
         name: Prefix of the threads' names.
     """
 
@@ -50,6 +57,7 @@ class WorkerPool:
         threads: int,
         queue_size: int,
         queue_timeout_s: float,
+        gate: Gate,
         *,
         name: str = "edgehost-guest",
         clock: Callable[[], float] = time.monotonic,
@@ -57,27 +65,25 @@ class WorkerPool:
         self._limit = threads
         self._queue_size = queue_size
         self._queue_timeout_s = queue_timeout_s
+        self._gate = gate
         self._name = name
         self._clock = clock
         self._condition = threading.Condition()
         self._waiting: deque[tuple[float, Job]] = deque()
         self._running: set[Job] = set()
         self._threads = 0
-        self._idle = 0
+        self._idle = 0  # asleep, and not called
+        self._called = 0
+        self._next_is_coming = False  # a thread is on its way through the gate to the next job
         self._closed = False
 
     def submit(self, job: Job) -> bool:
         """Run `job` as soon as a thread is free; False when too many wait or the pool is closed."""
         with self._condition:
-            if self._closed or len(self._waiting) >= self._queue_size + self._idle:
+            if self._closed or len(self._waiting) >= self._queue_size:
                 return False
             self._waiting.append((self._clock() + self._queue_timeout_s, job))
-            if self._idle >= len(self._waiting):
-                self._condition.notify()
-            elif self._threads < self._limit:
-                self._threads += 1
-                name = f"{self._name}-{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._send_next()
         return True
 
     @property
@@ -119,23 +125,58 @@ class WorkerPool:
         with self._condition:
             return self._condition.wait_for(lambda: self._threads == 0, timeout_s)
 
+    def _send_next(self) -> None:
+        """See to it that a thread comes for the first waiting job; the lock is held."""
+        if self._next_is_coming or not self._waiting:
+            return
+        if self._idle:
+            self._next_is_coming = True
+            self._idle -= 1
+            self._called += 1
+            self._condition.notify()
+        elif self._threads < self._limit:
+            self._next_is_coming = True
+            self._threads += 1
+            name = f"{self._name}-{self._threads}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+
     def _work(self) -> None:
         while True:
-            with self._condition:
-                self._idle += 1
-                while not self._waiting and not self._closed:
-                    self._condition.wait()
-                self._idle -= 1
-                if not self._waiting:
-                    self._threads -= 1
-                    self._condition.notify_all()
-                    return
-                _, job = self._waiting.popleft()
-                self._running.add(job)
+            self._gate.enter()
             try:
-                job.run()
-            except BaseException:
-                _log.exception("a job failed")
-            with self._condition:
-                self._running.discard(job)
-            del job
+                self._run_next()
+            finally:
+                self._gate.leave()
+            if not self._await_turn():
+                return
+
+    def _run_next(self) -> None:
+        with self._condition:
+            self._next_is_coming = False
+            if not self._waiting:
+                return  # it expired while this thread was on its way
+            _, job = self._waiting.popleft()
+            self._running.add(job)
+            self._send_next()
+        try:
+            job.run()
+        except BaseException:
+            _log.exception("a job failed")
+        with self._condition:
+            self._running.discard(job)
+
+    def _await_turn(self) -> bool:
+        """Sleep until there is a job to fetch; False when the thread is to end."""
+        with self._condition:
+            if self._waiting and not self._next_is_coming and not self._closed:
+                self._next_is_coming = True
+                return True
+            self._idle += 1
+            while not self._called and not self._closed:
+                self._condition.wait()
+            if self._called:
+                self._called -= 1
+                return True
+            self._threads -= 1
+            self._condition.notify_all()
+            return False
