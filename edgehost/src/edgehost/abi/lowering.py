@@ -47,9 +47,8 @@ _BOOL: Final = 0
 _SCALARS: Final = {ty: (kind, text) for kind, (ty, text) in enumerate(SCALAR_LAYOUTS.items(), 1)}
 _U8_KIND: Final = _SCALARS[U8][0]
 _CHAR: Final = 11
-_STRING, _LIST, _RECORD, _TUPLE, _VARIANT, _ENUM, _OPTION, _RESULT, _FLAGS, _RESOURCE = range(
-    12, 22
-)
+_STRING, _LIST, _RECORD, _TUPLE, _VARIANT = range(12, 17)
+_ENUM, _OPTION, _RESULT, _FLAGS, _RESOURCE = range(17, 22)
 
 _ZERO_VAL = (ctypes.c_ubyte * VAL_SIZE)()
 _ZERO: Final = ctypes.addressof(_ZERO_VAL)
