@@ -7,6 +7,7 @@ changes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,11 +44,13 @@ class Context:
     arguments: argparse.Namespace
     console: Console
     clock: Clock
-    connect: Callable[[str | None, str | None], Cluster]
+    resources: contextlib.ExitStack
 
     def cluster(self) -> Cluster:
-        """The cluster that the command line names."""
-        return self.connect(self.arguments.kubeconfig, self.arguments.context)
+        """The cluster that the command line names; closed when the command ends."""
+        cluster = Cluster.connect(self.arguments.kubeconfig, self.arguments.context)
+        self.resources.callback(cluster.close)
+        return cluster
 
     def manifests(self) -> list[Manifest]:
         """The release that the command line names."""
@@ -60,14 +63,13 @@ def main(
     *,
     console: Console | None = None,
     clock: Clock | None = None,
-    connect: Callable[[str | None, str | None], Cluster] = Cluster.connect,
 ) -> int:
     """Run one command; return its exit code."""
     console = console or Console(sys.stdout)
     parsed = _parser().parse_args(arguments)
-    context = Context(parsed, console, clock or SystemClock(), connect)
     try:
-        code: int = parsed.run(context)
+        with contextlib.ExitStack() as resources:
+            code: int = parsed.run(Context(parsed, console, clock or SystemClock(), resources))
     except DeploymentError as exc:
         console.bad(f"error: {exc}")
         return 1

@@ -36,6 +36,9 @@ __all__ = ["FIELD_MANAGER", "Cluster", "Resource"]
 FIELD_MANAGER = "inference-anywhere"
 """Under this name the API server records which fields are ours (server-side apply)."""
 
+# A file that is no kubeconfig at all makes the official client fail in any of these ways.
+UNREADABLE = (ConfigException, yaml.YAMLError, OSError, TypeError, ValueError, AttributeError)
+
 TIMEOUT_S = (5.0, 30.0)
 """To connect, and to read."""
 
@@ -85,7 +88,7 @@ class Cluster:
         settings.retries = False
         try:
             config.load_kube_config(kubeconfig, context, client_configuration=settings)  # type: ignore[no-untyped-call]
-        except (ConfigException, yaml.YAMLError, OSError) as exc:
+        except UNREADABLE as exc:
             try:
                 if kubeconfig or context:
                     raise ConfigException from exc
@@ -98,8 +101,16 @@ class Cluster:
                     "make a cluster (`kind create cluster`)"
                 ) from exc
         cluster = cls(client.ApiClient(settings))
-        cluster.version()
+        try:
+            cluster.version()
+        except BaseException:
+            cluster.close()
+            raise
         return cluster
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self.api.rest_client.pool_manager.clear()
 
     def version(self) -> tuple[int, int]:
         """The server's version, as (major, minor)."""
@@ -209,6 +220,12 @@ class Cluster:
         path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/log"
         return self._send("GET", path, query).decode(errors="replace")
 
+    def credentials(self, path: str, method: str = "GET") -> dict[str, str]:
+        """Headers that say who we are; tokens that expire are renewed by the official client."""
+        headers: dict[str, str] = {}
+        self.api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        return headers
+
     def path(self, ref: Ref, *, collection: bool = False) -> str:
         """The URL path of an object, or of its kind's collection."""
         resource = self.resource(ref)
@@ -244,9 +261,7 @@ class Cluster:
         content_type: str = "application/json",
     ) -> bytes:
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        self.api.update_params_for_auth(
-            headers, [], ["BearerToken"], path, method, body, request_auth=None
-        )
+        headers |= self.credentials(path, method)
         url = self.api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             answer = self.api.rest_client.pool_manager.request(

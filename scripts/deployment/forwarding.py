@@ -6,15 +6,19 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from urllib.parse import quote
 
-from kubernetes import client
-from kubernetes.stream import portforward
+from kubernetes.client.exceptions import ApiException
+from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+from websocket import ABNF, WebSocket, WebSocketException
 
 from .cluster import Cluster
 
 __all__ = ["forward"]
 
 CHUNK = 64 * 1024
+PROTOCOL = "v4.channel.k8s.io"
+DATA_CHANNEL = b"\0"
 MAX_CONNECTIONS = 32
 ACCEPT_POLL_S = 0.2
 
@@ -73,28 +77,54 @@ def _tunnel(
     permits: threading.BoundedSemaphore,
 ) -> None:
     try:
-        with connection:
-            connect = client.CoreV1Api(cluster.api).connect_get_namespaced_pod_portforward
-            tunnel = portforward(connect, pod, namespace, ports=str(port))
-            remote = tunnel.socket(port)
-            back = threading.Thread(target=_copy, args=(remote, connection), daemon=True)
+        with connection, _opened(cluster, namespace, pod, port) as channel:
+            back = threading.Thread(target=_copy_back, args=(channel, connection), daemon=True)
             back.start()
-            _copy(connection, remote)
+            with contextlib.suppress(OSError, WebSocketException):
+                while data := connection.recv(CHUNK):
+                    channel.send_binary(DATA_CHANNEL + data)
+            if channel.sock is not None:
+                # Closing alone would not wake the thread that reads from it.
+                with contextlib.suppress(OSError):
+                    channel.sock.shutdown(socket.SHUT_RDWR)
             back.join()
-            tunnel.close()
-    except (OSError, client.ApiException):
+    except (OSError, WebSocketException, ApiException):
         # The caller sees its connection end, and says what it was doing.
         return
     finally:
         permits.release()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    """Copy until the source ends, then tell the target so."""
+@contextlib.contextmanager
+def _opened(cluster: Cluster, namespace: str, pod: str, port: int) -> Iterator[WebSocket]:
+    """Connect to a pod's port; the two channels open with a frame each that names the port."""
+    path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/portforward"
+    headers = {"sec-websocket-protocol": PROTOCOL, **cluster.credentials(path)}
+    settings = cluster.api.configuration
+    url = get_websocket_url(settings.host + path, [("ports", port)])  # type: ignore[no-untyped-call]
+    channel: WebSocket = create_websocket(settings, url, headers)  # type: ignore[no-untyped-call]
     try:
-        while data := source.recv(CHUNK):
-            target.sendall(data)
-    except OSError:
-        pass
+        yield channel
+    finally:
+        channel.shutdown()  # type: ignore[no-untyped-call]
+
+
+def _copy_back(channel: WebSocket, connection: socket.socket) -> None:
+    """Copy what the pod sends until it ends or fails, then tell the local end."""
+    opened: set[bytes] = set()
+    with contextlib.suppress(OSError, WebSocketException):
+        while True:
+            opcode, frame = channel.recv_data(control_frame=True)
+            if opcode == ABNF.OPCODE_CLOSE:
+                break
+            if opcode != ABNF.OPCODE_BINARY:
+                continue
+            number, data = frame[:1], frame[1:]
+            if number not in opened:
+                opened.add(number)
+            elif number == DATA_CHANNEL:
+                connection.sendall(data)
+            else:
+                break
     with contextlib.suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+        connection.shutdown(socket.SHUT_RDWR)

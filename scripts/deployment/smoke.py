@@ -21,7 +21,7 @@ __all__ = ["readme_calls", "smoke"]
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOCAL_EDGE = "127.0.0.1:3000"
 EDGE_PORT = 80
-CALL_TIMEOUT_S = 60
+CALL_TIMEOUT_S = 20
 SHOWN_CHARACTERS = 300
 
 _FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -60,11 +60,10 @@ def smoke(cluster: Cluster, namespace: str, app: str, console: Console) -> int:
     """
     if shutil.which("curl") is None:
         raise PreconditionError("curl is not on PATH, and the README's calls are curl calls")
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    calls = readme_calls(readme)
+    pod = _ready_pod(cluster, namespace, app)
+    calls = readme_calls((REPOSITORY / "README.md").read_text(encoding="utf-8"))
     if not calls:
         raise PreconditionError(f"README.md has no curl call to {LOCAL_EDGE}")
-    pod = _ready_pod(cluster, namespace, app)
     with forward(cluster, namespace, pod, EDGE_PORT) as port:
         for arguments in calls:
             _call([one.replace(LOCAL_EDGE, f"127.0.0.1:{port}") for one in arguments], console)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import json
 import re
 import threading
@@ -298,7 +299,7 @@ class FakeApi(kmock.KubernetesScaffold):
     def _validate(self, key: Key, manifest: Manifest) -> None:
         if key[1] and ("v1/namespaces", "", key[1]) not in self.stored:
             raise ApiError(404, "NotFound", f'namespaces "{key[1]}" not found')
-        found = faults(manifest, KUBERNETES_VERSION)
+        found = _faults(json.dumps(manifest, sort_keys=True))
         if found:
             message = f"{manifest['kind']} in version is invalid: {'; '.join(found)}"
             raise ApiError(400, "BadRequest", message)
@@ -358,7 +359,8 @@ class FakeApi(kmock.KubernetesScaffold):
         """One data and one error channel per port, each opened with the port's number."""
         raw = request._raw_request
         assert raw is not None
-        assert self.forwarded is not None
+        if self.forwarded is None:
+            raise ApiError(404, "NotFound", f'pods "{request.name}" not found')
         socket = aiohttp.web.WebSocketResponse(protocols=[PORT_FORWARD_PROTOCOL])
         await socket.prepare(raw)
         port = int(request.params["ports"]).to_bytes(2, "little")
@@ -413,6 +415,12 @@ class FakeServer:
     ) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
+
+
+@functools.cache
+def _faults(manifest: str) -> list[str]:
+    """Faults of an object, looked for once: a release is applied many times over in a test."""
+    return faults(json.loads(manifest), KUBERNETES_VERSION)
 
 
 def _default(manifest: Manifest) -> None:
