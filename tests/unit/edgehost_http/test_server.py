@@ -212,6 +212,41 @@ def test_early_answer_drains_the_request_and_keeps_the_connection() -> None:
         assert len({id(e._transport) for e in server.exchanges}) == 1
 
 
+def test_body_the_guest_dropped_does_not_cut_its_answer() -> None:
+    dropped, go_on = threading.Event(), threading.Event()
+
+    def handler(exchange: Exchange) -> None:
+        exchange.body.cancel()
+        dropped.set()
+        assert go_on.wait(WAIT_S)
+        respond(exchange, b"hello")
+
+    total = 2_000_000
+    with (
+        RunningServer(handler, ServerLimits(drain_bytes=100_000)) as server,
+        server.client() as client,
+    ):
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % total)
+        assert dropped.wait(WAIT_S)
+        client.send(b"x" * total)
+        go_on.set()
+        assert client.receive_response()[2] == b"hello"
+
+
+def test_drain_keeps_its_deadline_while_the_client_reads_slowly() -> None:
+    clock = Clock()
+
+    def handler(exchange: Exchange) -> None:
+        respond(exchange, b"x" * 5_000_000)
+
+    with RunningServer(handler, clock=clock) as server, server.client() as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        assert len(client.receive_response()[2]) == 5_000_000
+        wait_until(lambda: bool(server.over), "the end of the exchange")
+        clock.now += server.server.limits.drain_timeout_s + 1
+        assert client.receive_to_end() == b""
+
+
 def test_early_answer_to_an_endless_request_cuts_the_connection() -> None:
     def handler(exchange: Exchange) -> None:
         exchange.respond(413)

@@ -87,9 +87,9 @@ class ServerConnection(asyncio.Protocol):
         if self._deaf:
             self._drop(len(data))
             return
-        if self._exchange is None and self.deadline_is_idle:
-            self.deadline = self._server.now() + self._limits.head_timeout_s
+        if self._exchange is None and not self._receiving:
             self._receiving = True
+            self.deadline = self._server.now() + self._limits.head_timeout_s
         self._h11.receive_data(data)
         self._parse()
 
@@ -113,7 +113,7 @@ class ServerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._writable = True
-        if self._exchange is not None:
+        if self._exchange is not None and not self._exchange.over:
             self.deadline = _NEVER
             self._exchange.pump()
 
@@ -204,11 +204,6 @@ class ServerConnection(asyncio.Protocol):
         """Close now, whatever is in flight."""
         self._transport.abort()
 
-    @property
-    def deadline_is_idle(self) -> bool:
-        """True while no byte of the next request has arrived."""
-        return not self._receiving
-
     # Parsing.
 
     def _parse(self) -> None:
@@ -252,10 +247,12 @@ class ServerConnection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None:
             return
-        if exchange.over or exchange.body.cancelled:
+        if exchange.over:
             self._drop(len(event.data))
-            return
-        exchange.body.feed(bytes(event.data))
+        else:
+            # A guest that has dropped the body may still be answering: the pipe discards, and the
+            # guest's own time limit bounds for how long.
+            exchange.body.feed(bytes(event.data))
 
     def _feed_end(self, event: h11.EndOfMessage) -> None:
         exchange = self._exchange
