@@ -355,6 +355,35 @@ async def test_bad_header_length_is_refused(backend: Backend, length: str) -> No
     assert "Inference-Header-Content-Length" in response.json()["error"]
 
 
+async def test_raw_request_is_the_bytes_of_the_only_input(backend: Backend) -> None:
+    headers = {"Inference-Header-Content-Length": "0"}
+    response = await infer(backend, struct.pack("<3f", 1, 2, 3), "floats", **headers)
+    length = int(response.headers["inference-header-content-length"])
+    (output,) = json.loads(response.content[:length])["outputs"]
+    assert output["shape"] == [1, 3]
+    assert struct.unpack("<3f", response.content[length:]) == (1, 2, 3)
+    assert (await infer(backend, bytes(PIXELS), **headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "text"),
+    [
+        ("row_sum", b"1234", "for models with one input; 'row_sum' has 2"),
+        ("text", b"1234", "does not tell the shape of input 'x'"),
+        ("digits", b"1234", "takes 64 bytes, got 4"),
+        ("floats", b"12345", "takes 4 bytes, got 5"),
+        ("floats", b"", "no dimension may be 0"),
+    ],
+)
+async def test_raw_request_that_cannot_be_is_refused(
+    backend: Backend, model: str, body: bytes, text: str
+) -> None:
+    headers = {"Inference-Header-Content-Length": "0"}
+    response = await infer(backend, body, model, **headers)
+    assert response.status_code == 400
+    assert text in response.json()["error"]
+
+
 async def test_header_length_that_cuts_the_json_is_refused(backend: Backend) -> None:
     response = await infer(backend, one(), **{"Inference-Header-Content-Length": "10"})
     assert response.status_code == 400

@@ -7,6 +7,7 @@ no `Content-Type` at all.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,15 @@ from gpu_backend.api.tensors import (
 from gpu_backend.dataplane import InferResult, Tensor
 from gpu_backend.errors import InvalidInputError
 from gpu_backend.execution.datatypes import BY_NAME
+from gpu_backend.repository.model import LoadedModel
 
-__all__ = ["HEADER_LENGTH", "InferMessage", "encode_infer_response", "parse_infer_request"]
+__all__ = [
+    "HEADER_LENGTH",
+    "InferMessage",
+    "encode_infer_response",
+    "parse_infer_request",
+    "parse_raw_request",
+]
 
 HEADER_LENGTH = b"inference-header-content-length"
 
@@ -80,6 +88,42 @@ def parse_infer_request(body: bytes, header_length: bytes | None) -> InferMessag
         raise InvalidInputError("id is a string")
     inputs = _inputs(document, view[size:])
     return InferMessage(request_id, inputs, outputs, binary, classes, parameters)
+
+
+def parse_raw_request(model: LoadedModel, body: bytes) -> InferMessage:
+    """The request that is nothing but the bytes of a model's only input.
+
+    Its batch has one row, and at most one dimension is free: its size follows from the bytes.
+    Who asks in bytes is answered in bytes.
+
+    Raises:
+        InvalidInputError: The model or the number of bytes does not allow it.
+
+    Source:
+        Triton's binary tensor data extension, "Raw Binary Request".
+    """
+    if len(model.inputs) != 1:
+        raise InvalidInputError(
+            f"a request without a JSON head is for models with one input; {model.name!r} has "
+            f"{len(model.inputs)}"
+        )
+    (spec,) = model.inputs.values()
+    shape = list(spec.shape)
+    if model.batchable:
+        shape[0] = 1
+    free = [axis for axis, size in enumerate(shape) if size == -1]
+    size = spec.datatype.size
+    if len(free) > 1 or not size:
+        raise InvalidInputError(
+            f"a request without a JSON head does not tell the shape of input {spec.name!r}: "
+            f"{list(spec.shape)} of {spec.datatype.name}"
+        )
+    if free:
+        row = size * math.prod(side for side in shape if side != -1)
+        shape[free[0]] = len(body) // row if row else 0
+    count = math.prod(shape)
+    array = decode_raw(spec.name, spec.datatype, tuple(shape), count, memoryview(body))
+    return InferMessage("", [Tensor(spec.name, spec.datatype, array)], None, {None: True}, {}, {})
 
 
 def _head_size(header_length: bytes, body_length: int) -> int:

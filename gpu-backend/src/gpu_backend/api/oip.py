@@ -27,6 +27,7 @@ from gpu_backend.api.infer_messages import (
     InferMessage,
     encode_infer_response,
     parse_infer_request,
+    parse_raw_request,
 )
 from gpu_backend.api.problems import problem
 from gpu_backend.batching.item import DEFAULT_URGENCY, LEVELS
@@ -78,8 +79,7 @@ class InferRoute:
             with self._tracer.span(b"infer", name, fields):
                 # The body comes first: an answer that overtakes it breaks clients' connections.
                 body = await read_body(receive, fields, self._max_body_bytes)
-                message = parse_infer_request(body, fields.get(HEADER_LENGTH))
-                result = await self._infer(name, version, message, fields, arrived, scope)
+                message, result = await self._infer(name, version, body, fields, arrived, scope)
                 headers, content = _encode(message, result, fields)
             await respond(scope, send, 200, headers, content)
         except BackendError as exc:
@@ -93,13 +93,18 @@ class InferRoute:
         self,
         name: str,
         version: str | None,
-        message: InferMessage,
+        body: bytes,
         fields: Fields,
         arrived: float,
         scope: Scope,
-    ) -> InferResult:
+    ) -> tuple[InferMessage, InferResult]:
         repository = self._dataplane.repository
+        head_length = fields.get(HEADER_LENGTH)
+        if head_length != b"0":
+            message = parse_infer_request(body, head_length)
         model = repository.find(name, version) or await repository.get(name, version)
+        if head_length == b"0":
+            message = parse_raw_request(model, body)
         call = self._dataplane.begin(
             model,
             message.inputs,
@@ -109,7 +114,7 @@ class InferRoute:
         )
         if not call.is_quick:
             scope[ON_DISCONNECT] = call.leave
-        return await call.result()
+        return message, await call.result()
 
     async def _refuse(self, scope: Scope, send: Send, fields: Fields, error: BackendError) -> None:
         status, headers, body = problem(error)
