@@ -25,7 +25,7 @@ import aiohttp.web
 import attrs
 import kmock
 
-from k8s.field_paths import FieldPath, leaves, put, take, value_at
+from k8s.field_paths import FieldPath, leaves, names_an_item, put, take, value_at
 from k8s.object_schemas import faults
 from k8s.served_kinds import ADD_ONS, BUILT_IN
 from kustomization import Manifest
@@ -281,7 +281,8 @@ class FakeApi(kmock.KubernetesScaffold):
     ) -> Manifest:
         merged = copy.deepcopy(live) if live is not None else {}
         others = {path for other, owned in owners.items() if other != manager for path in owned}
-        for path in owners.get(manager, set()) - set(wanted) - others:
+        # The key of a list's item goes last: without it the item could not be found.
+        for path in sorted(owners.get(manager, set()) - set(wanted) - others, key=names_an_item):
             take(merged, path)
         for path, value in wanted.items():
             put(merged, path, value)

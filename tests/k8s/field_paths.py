@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["FieldPath", "leaves", "put", "take", "value_at"]
+__all__ = ["FieldPath", "leaves", "names_an_item", "put", "take", "value_at"]
 
 FieldPath = tuple[Any, ...]
 
@@ -43,6 +43,11 @@ def leaves(node: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
 
 def _list_key(path: FieldPath) -> str | None:
     return LIST_KEYS.get(str(path[-1])) if path else None
+
+
+def names_an_item(path: FieldPath) -> bool:
+    """Say whether a path is the key of an item of a keyed list."""
+    return len(path) > 1 and isinstance(path[-2], tuple) and path[-2][0] == path[-1]
 
 
 def value_at(node: Any, path: FieldPath) -> Any:
