@@ -90,7 +90,10 @@ def _decode(data: bytes, max_pixels: int) -> Image:
         raise InvalidInputError(
             f"{len(body.compressed)} bytes of IDAT for {size} bytes of pixel data"
         )
-    raw = inflate(body.compressed, size, max_blocks=64 + 2 * header.height + size // 256)
+    # Each block may cost a millisecond in Wasm for its tables alone. Encoders that flush rows end
+    # two blocks with each; others need one per some kilobytes.
+    max_blocks = 64 + 2 * header.height + size // 4096
+    raw = inflate(body.compressed, size, max_blocks=max_blocks)
     to_pixels = _converter(header, body)
     channels = 1 if header.color in (_GRAY, _GRAY_ALPHA) else 3
     if not header.interlaced:
