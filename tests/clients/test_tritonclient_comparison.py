@@ -168,11 +168,12 @@ def test_binary_requests_are_read_as_by_triton(
         "parameters": {"binary_data_size": len(raw)},
     }
     head = json.dumps({"inputs": [tensor], "outputs": BINARY}).encode()
-    encode: Callable[[bytes], bytes] = {
+    codings: dict[str | None, Callable[[bytes], bytes]] = {
         None: bytes,
         "gzip": gzip.compress,
         "deflate": zlib.compress,
-    }[coding]
+    }
+    encode = codings[coding]
     headers = {"Inference-Header-Content-Length": str(len(head))}
     if coding is not None:
         headers |= {"Content-Encoding": coding, "Accept-Encoding": coding}

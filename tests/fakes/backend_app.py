@@ -15,7 +15,7 @@ from gpu_backend.api.app import BackendApp, RequestLimits
 from gpu_backend.batching.admission import QueueLimits
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.monitoring.tracing import Tracer
-from gpu_backend.processing.pool import DecodePool
+from gpu_backend.processing.pool import CodecPool
 from gpu_backend.repository.loader import Loader
 from gpu_backend.repository.repository import Repository, RepositoryOptions
 
@@ -48,14 +48,24 @@ def make_repository(*roots: Path, provider: str = "auto", **options: Any) -> Rep
 
 @asynccontextmanager
 async def running_app(
-    *roots: Path, max_body_bytes: int = 1 << 20, tracer: Tracer | None = None, **options: Any
+    *roots: Path,
+    max_body_bytes: int = 1 << 20,
+    tracer: Tracer | None = None,
+    repository_control: bool = True,
+    **options: Any,
 ) -> AsyncIterator[Backend]:
     """Start, and stop at the end."""
     repository = make_repository(*roots, **options)
     await repository.start()
     dataplane = Dataplane(repository, max_wait_s=30)
-    pool = DecodePool(workers=2, max_wait_s=2)
-    app = BackendApp(dataplane, pool, RequestLimits(max_body_bytes, 1_000_000), tracer)
+    pool = CodecPool(workers=2, max_wait_s=2)
+    app = BackendApp(
+        dataplane,
+        pool,
+        RequestLimits(max_body_bytes, 1_000_000),
+        tracer,
+        repository_control=repository_control,
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://backend") as client:
         # httpx asks for compressed answers by itself; tests ask for them when they mean it.

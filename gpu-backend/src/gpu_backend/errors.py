@@ -6,6 +6,7 @@
     │   ├── PayloadTooLargeError
     │   ├── UnsupportedMediaTypeError
     │   └── MethodNotAllowedError
+    ├── AccessDeniedError
     ├── ModelNotFoundError · RouteNotFoundError
     ├── ModelInvalidError           a model that must not be served: corrupt, mismatching
     ├── ModelNotReadyError          exists, but is loading, unloading or failed
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 __all__ = [
+    "AccessDeniedError",
     "BackendError",
     "ConfigError",
     "DeadlineExceededError",
@@ -91,6 +93,12 @@ class MethodNotAllowedError(InvalidInputError):
     """The path exists, but not for this method."""
 
     code = "method_not_allowed"
+
+
+class AccessDeniedError(BackendError):
+    """The settings do not allow this."""
+
+    code = "access_denied"
 
 
 class ModelNotFoundError(BackendError):

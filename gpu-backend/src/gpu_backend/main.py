@@ -26,9 +26,10 @@ from gpu_backend.commands import run_models_command
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError
 from gpu_backend.execution.providers import choose
+from gpu_backend.execution.threads import usable_cores
 from gpu_backend.monitoring.logs import configure_logs
 from gpu_backend.monitoring.tracing import make_tracer
-from gpu_backend.processing.pool import DecodePool
+from gpu_backend.processing.pool import CodecPool
 from gpu_backend.repository.loader import Loader
 from gpu_backend.repository.repository import Repository, RepositoryOptions
 from gpu_backend.settings import Listen, Settings, parser, read_settings
@@ -76,7 +77,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
     repository = make_repository(settings)
     dataplane = Dataplane(repository, settings.max_wait_s, settings.require_provider)
     tracer = make_tracer(settings.tracing)
-    pool = DecodePool(len(os.sched_getaffinity(0)), settings.max_queue_ms / 1000)
+    pool = CodecPool(usable_cores(), settings.max_queue_ms / 1000)
     server = BackendServer(
         uvicorn.Config(
             BackendApp(
@@ -84,6 +85,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
                 pool,
                 RequestLimits(settings.max_body_bytes, settings.max_image_pixels),
                 tracer,
+                repository_control=settings.repository_control,
             ),
             http=make_protocol(
                 ConnectionLimits(
@@ -212,7 +214,7 @@ def make_repository(settings: Settings) -> Repository:
     available = tuple(onnxruntime.get_available_providers())
     choice = choose(settings.execution_provider, available)  # before any model is touched
     _log.info("execution provider %s: %s", choice.target, choice.reason)
-    threads = settings.intra_op_threads or len(os.sched_getaffinity(0))
+    threads = settings.intra_op_threads or usable_cores()
     return Repository(
         RepositoryOptions(
             roots=settings.models,

@@ -111,7 +111,7 @@ class Settings:
         AUTO, _choice(AUTO, *PROVIDERS), "runs everywhere and says what it chose"
     )
     intra_op_threads: int = _setting(
-        0, _number(int, 0, 1024), "0: as many as there are cores to run on"
+        0, _number(int, 0, 1024), "0: the cores that affinity and the container's quota leave"
     )
     inline_limit_us: int = _setting(
         100,
@@ -159,6 +159,9 @@ class Settings:
     )
     repository_poll_s: float = _setting(
         2.0, _number(float, 0, 3600), "a model put into the folder serves soon; 0 looks on request"
+    )
+    repository_control: bool = _setting(
+        True, _flag, "load and unload over HTTP; switch it off where strangers reach the backend"
     )
     shutdown_delay_s: float = _setting(
         0.0, _number(float, 0, 600), "set it where a load balancer must notice first"

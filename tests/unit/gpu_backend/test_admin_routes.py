@@ -173,6 +173,15 @@ async def test_load_of_a_broken_model_is_told_and_stays_in_the_index(tmp_path: P
         assert infer.status_code == 200
 
 
+async def test_repository_control_can_be_switched_off(models: Path) -> None:
+    async with running_app(models, repository_control=False) as backend:
+        for action in ("load", "unload"):
+            response = await backend.client.post(f"/v2/repository/models/digits/{action}")
+            assert response.status_code == 403
+            assert response.json()["code"] == "access_denied"
+        assert (await backend.client.post("/v2/repository/index")).status_code == 200
+
+
 async def test_readiness_stays_and_names_the_model_that_failed(tmp_path: Path) -> None:
     write_model(tmp_path, "good", classifier())
     folder = write_model(tmp_path, "bad", classifier())

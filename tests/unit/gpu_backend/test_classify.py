@@ -28,7 +28,7 @@ from gpu_backend.errors import ExecutionFailedError, InvalidInputError, Overload
 from gpu_backend.execution.datatypes import BY_NAME
 from gpu_backend.processing.classes import top_classes
 from gpu_backend.processing.pictures import decode_picture
-from gpu_backend.processing.pool import DecodePool
+from gpu_backend.processing.pool import CodecPool
 from gpu_backend.processing.preparation import prepare
 from gpu_backend.repository.manifest import ImageHints
 
@@ -361,7 +361,7 @@ def test_scores_that_make_no_sense_are_the_models_fault(
 
 async def test_pool_refuses_what_would_wait_too_long() -> None:
     gate = threading.Event()
-    pool = DecodePool(workers=1, max_wait_s=0.5)
+    pool = CodecPool(workers=1, max_wait_s=0.5)
     pool._mean_s = 1.0
     running = asyncio.create_task(pool.run(lambda: gate.wait(30)))
     await asyncio.sleep(0)

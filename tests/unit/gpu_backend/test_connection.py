@@ -305,6 +305,55 @@ def test_shutdown_lets_running_requests_finish(models: Path, tmp_path: Path) -> 
         assert server.process.wait(20) == 0
 
 
+def test_large_answer_arrives_whole(server: BackendProcess) -> None:
+    body = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "image",
+                    "datatype": "UINT8",
+                    "shape": [4000, 1, 8, 8],
+                    "data": list(range(64)) * 4000,
+                }
+            ],
+            "parameters": {"binary_data_output": True},
+        }
+    )
+    response = httpx.post(f"{server.url}/v2/models/digits/infer", content=body, timeout=60)
+    assert response.status_code == 200
+    length = int(response.headers["inference-header-content-length"])
+    assert len(response.content) == length + 4000 * 10 * 4
+    rows = np.frombuffer(response.content[length:], "<f4").reshape(4000, 10)
+    np.testing.assert_allclose(rows, np.broadcast_to(rows[0], rows.shape), rtol=1e-4)
+
+
+def test_access_log_has_a_line_per_request(models: Path, tmp_path: Path) -> None:
+    with running_backend(models, tmp_path / "log", "--access-log", "true") as server:
+        httpx.post(f"{server.url}/v2/models/digits/infer", content=BODY)
+        httpx.get(f"{server.url}/v2")
+    lines = [line for line in server.log.read_text().splitlines() if "uvicorn.access" in line]
+    assert ['"POST /v2/models/digits/infer HTTP/1.1" 200' in lines[0], "/v2 " in lines[1]] == [
+        True,
+        True,
+    ]
+
+
+def test_provider_of_a_manifest_that_cannot_be_met_ends_the_start(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", classifier(), '[execution]\nprovider = "cuda"\n')
+    command = [sys.executable, "-m", "gpu_backend", "--listen", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [*command, "--models", str(tmp_path / "models"), "--log-level", "error"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("gpu_backend: execution provider 'cuda' cannot be met")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_port_in_use_is_told_in_one_line(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = "127.0.0.1:%d" % taken.getsockname()[1]  # noqa: UP031

@@ -27,6 +27,7 @@ from gpu_backend.execution.datatypes import BY_NAME, BY_ORT_TYPE, to_bfloat16, w
 from gpu_backend.execution.placement import Placement, count_nodes
 from gpu_backend.execution.providers import AUTO, CPU, PROVIDERS, choose
 from gpu_backend.execution.session import OnnxSession
+from gpu_backend.execution.threads import usable_cores
 
 CUDA = PROVIDERS["cuda"]
 
@@ -165,6 +166,28 @@ def test_profile_counts_each_node_once(tmp_path: Path) -> None:
     placement = count_nodes(file)
     assert placement.nodes == {CUDA: 1, CPU: 1}
     assert placement.off_target(CUDA) == 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 99), ("50000 100000", 1), ("250000 100000", 3), ("", 99), ("1 0", 99)],
+)
+def test_cores_stop_at_the_quota_of_the_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(99))
+    (tmp_path / "cpu.max").write_text(quota)
+    assert usable_cores(tmp_path / "cpu.max", tmp_path) == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("-1", 99), ("150000", 2)])
+def test_cores_stop_at_the_quota_of_an_older_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(99))
+    (tmp_path / "cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu.cfs_period_us").write_text("100000")
+    assert usable_cores(tmp_path / "cpu.max", tmp_path) == cores
 
 
 def test_datatypes_have_the_sizes_of_numpy() -> None:

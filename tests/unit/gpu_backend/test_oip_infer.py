@@ -61,6 +61,17 @@ async def test_json_request_gets_json_answer(backend: Backend) -> None:
     assert len(output["data"]) == 10
 
 
+async def test_large_json_is_read_and_written_on_threads(backend: Backend) -> None:
+    rows = 40_000
+    data = np.arange(rows * 2, dtype=float).reshape(rows, 2).tolist()
+    document = values("x", "FP32", data, [rows, 2])
+    response = await infer(backend, document, "floats", **{"Accept-Encoding": "gzip"})
+    assert response.headers["content-encoding"] == "gzip"
+    (output,) = response.json()["outputs"]
+    assert output["shape"] == [rows, 2]
+    assert output["data"][-1] == rows * 2 - 1
+
+
 async def test_answer_names_model_digest_and_provider(backend: Backend) -> None:
     response = await infer(backend, one(), **{"X-Request-Id": "abc-1"})
     digest = (await backend.client.get("/v2/models/digits")).json()["parameters"]["digest"]

@@ -16,9 +16,9 @@ from gpu_backend.api.documents import (
     server_document,
     statistics_document,
 )
-from gpu_backend.api.http import fields_of, json_object, read_body
+from gpu_backend.api.http import fields_of, json_object, read_plain_body
 from gpu_backend.dataplane import Dataplane
-from gpu_backend.errors import InvalidInputError
+from gpu_backend.errors import AccessDeniedError, InvalidInputError
 from gpu_backend.monitoring.metrics import CONTENT_TYPE, Metrics
 from gpu_backend.repository.model import LoadedModel
 
@@ -37,9 +37,12 @@ def _json(document: object, status: int = 200) -> Response:
 class Admin:
     """Endpoints over one dataplane."""
 
-    def __init__(self, dataplane: Dataplane, metrics: Metrics) -> None:
+    def __init__(
+        self, dataplane: Dataplane, metrics: Metrics, *, repository_control: bool = True
+    ) -> None:
         self._dataplane = dataplane
         self._metrics = metrics
+        self._repository_control = repository_control
 
     def routes(self) -> list[Route]:
         """Every route, for Starlette."""
@@ -107,6 +110,7 @@ class Admin:
 
     async def load(self, request: Request) -> Response:
         """Serve what the model's folder holds now; 400 with the reason when it must not be."""
+        self._check_control()
         body = await _control(request)
         parameters = json_object(body.get("parameters") or {}, "parameters")
         given = [key for key in parameters if key == "config" or key.startswith("file:")]
@@ -119,9 +123,16 @@ class Admin:
 
     async def unload(self, request: Request) -> Response:
         """Serve the model no more; answered when its memory is free."""
+        self._check_control()
         await _control(request)
         await self._dataplane.repository.unload(request.path_params["name"])
         return _json({})
+
+    def _check_control(self) -> None:
+        if not self._repository_control:
+            raise AccessDeniedError(
+                "loading and unloading over HTTP is switched off (BACKEND_REPOSITORY_CONTROL)"
+            )
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
@@ -141,7 +152,7 @@ def _on_model(suffix: str, endpoint: _Endpoint) -> list[Route]:
 
 async def _control(request: Request) -> dict[str, object]:
     """The JSON object in the body; an empty body is an empty object."""
-    body = await read_body(request.receive, fields_of(request.scope), _MAX_CONTROL_BYTES)
+    body = await read_plain_body(request.receive, fields_of(request.scope), _MAX_CONTROL_BYTES)
     if not body.strip():
         return {}
     try:

@@ -20,7 +20,7 @@ from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError, MethodNotAllowedError, RouteNotFoundError
 from gpu_backend.monitoring.metrics import Metrics
 from gpu_backend.monitoring.tracing import Tracer
-from gpu_backend.processing.pool import DecodePool
+from gpu_backend.processing.pool import CodecPool
 
 __all__ = ["BackendApp", "RequestLimits"]
 
@@ -48,24 +48,30 @@ class BackendApp:
         pool: Decodes pictures.
         limits: Of a request.
         tracer: Spans, where tracing is on.
+        repository_control: Models may be loaded and unloaded over HTTP.
     """
 
     def __init__(
         self,
         dataplane: Dataplane,
-        pool: DecodePool,
+        pool: CodecPool,
         limits: RequestLimits,
         tracer: Tracer | None = None,
+        *,
+        repository_control: bool = True,
     ) -> None:
+        admin = Admin(
+            dataplane, Metrics(dataplane.repository), repository_control=repository_control
+        )
         self._posts: tuple[tuple[re.Pattern[str], ASGIApp], ...] = (
-            (INFER_PATH, InferRoute(dataplane, limits.max_body_bytes, tracer or Tracer())),
+            (INFER_PATH, InferRoute(dataplane, pool, limits.max_body_bytes, tracer or Tracer())),
             (
                 CLASSIFY_PATH,
                 ClassifyRoute(dataplane, pool, limits.max_body_bytes, limits.max_image_pixels),
             ),
         )
         self._rest: ASGIApp = Starlette(
-            routes=Admin(dataplane, Metrics(dataplane.repository)).routes(),
+            routes=admin.routes(),
             exception_handlers={
                 BackendError: _answer_error,
                 HTTPException: _answer_http_exception,

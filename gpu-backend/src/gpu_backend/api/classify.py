@@ -20,6 +20,7 @@ from gpu_backend.api.http import (
     ON_DISCONNECT,
     Fields,
     correlation,
+    decompress,
     fields_of,
     must_close,
     read_body,
@@ -32,7 +33,7 @@ from gpu_backend.errors import BackendError, InvalidInputError, RequestCancelled
 from gpu_backend.execution.datatypes import Array, Datatype
 from gpu_backend.processing.classes import top_classes
 from gpu_backend.processing.pictures import decode_picture
-from gpu_backend.processing.pool import DecodePool
+from gpu_backend.processing.pool import CodecPool
 from gpu_backend.processing.preparation import prepare
 from gpu_backend.repository.manifest import ImageHints, OutputHints
 from gpu_backend.repository.model import LoadedModel
@@ -40,6 +41,8 @@ from gpu_backend.repository.model import LoadedModel
 __all__ = ["CLASSIFY_PATH", "ClassifyRoute"]
 
 CLASSIFY_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/classify")
+
+_INK_SIDE = 96
 
 _DEFAULT_TOP_K = 5
 _MAX_TOP_K = 1000
@@ -56,7 +59,7 @@ class ClassifyRoute:
     """
 
     def __init__(
-        self, dataplane: Dataplane, pool: DecodePool, max_body_bytes: int, max_pixels: int
+        self, dataplane: Dataplane, pool: CodecPool, max_body_bytes: int, max_pixels: int
     ) -> None:
         self._dataplane = dataplane
         self._pool = pool
@@ -113,12 +116,21 @@ class ClassifyRoute:
         hints = model.manifest.image
         assert hints is not None
         started = perf_counter()
-        content_type = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0]
         datatype = model.inputs[hints.input].datatype
-        array = await self._pool.run(
-            partial(_decode, body, content_type.strip().lower(), self._max_pixels, hints, datatype)
-        )
+        array = await self._pool.run(partial(self._decode, body, fields, hints, datatype))
         return Tensor(hints.input, datatype, array), perf_counter() - started
+
+    def _decode(self, body: bytes, fields: Fields, hints: ImageHints, datatype: Datatype) -> Array:
+        coding = fields.get(b"content-encoding")
+        if coding is not None:
+            body = decompress(body, coding, self._max_body_bytes)
+        content_type = fields.get(b"content-type", b"").decode("latin-1").partition(";")[0]
+        # Ink is looked for at its own working size.
+        side = (_INK_SIDE, _INK_SIDE) if hints.fit == "ink" else (hints.width, hints.height)
+        picture = decode_picture(
+            body, content_type.strip().lower(), max_pixels=self._max_pixels, target=side
+        )
+        return prepare(picture, hints, datatype)
 
     async def _infer(
         self,
@@ -139,14 +151,6 @@ class ClassifyRoute:
         if not call.is_quick:
             scope[ON_DISCONNECT] = call.leave
         return await call.result()
-
-
-def _decode(
-    body: bytes, content_type: str, max_pixels: int, hints: ImageHints, datatype: Datatype
-) -> Array:
-    target = (hints.width, hints.height) if hints.fit != "ink" else (96, 96)
-    picture = decode_picture(body, content_type, max_pixels=max_pixels, target=target)
-    return prepare(picture, hints, datatype)
 
 
 def _query(text: bytes) -> tuple[int, float]:

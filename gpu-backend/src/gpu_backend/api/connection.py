@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -22,11 +22,15 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 from uvicorn.server import ServerState
 
-from gpu_backend.api.http import ON_DISCONNECT, RESPOND
+from gpu_backend.api.http import ON_DISCONNECT, RESPOND, Part
 
 __all__ = ["BoundedProtocol", "ConnectionLimits", "make_protocol", "sweep"]
+
+_JOIN_MAX_BYTES = 32 << 10
+"""Up to here copying head and body into one buffer is cheaper than handing over several."""
 
 _PER_FIELD = 32
 """Counted for each field beside its text, so that a flood of empty ones is bounded too."""
@@ -145,7 +149,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 def _respond(
-    cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    cycle: RequestResponseCycle,
+    status: int,
+    headers: list[tuple[bytes, bytes]],
+    body: Sequence[Part],
 ) -> None:
     """As two calls of `cycle.send`, in one write.
 
@@ -154,7 +161,17 @@ def _respond(
     """
     if cycle.disconnected:
         return
-    parts = [STATUS_LINE[status]]
+    if cycle.access_log:
+        scope = cycle.scope
+        cycle.access_logger.info(
+            '%s - "%s %s HTTP/%s" %d',
+            get_client_addr(scope),
+            scope["method"],
+            get_path_with_query_string(scope),
+            scope["http_version"],
+            status,
+        )
+    parts: list[Part] = [STATUS_LINE[status]]
     for name, value in (*cycle.default_headers, *headers):
         parts += (name, b": ", value, b"\r\n")
     if (b"connection", b"close") in headers:
@@ -162,11 +179,12 @@ def _respond(
     elif not cycle.keep_alive:
         parts.append(b"connection: close\r\n")
     parts.append(b"\r\n")
-    if cycle.scope["method"] != "HEAD":
-        parts.append(body)
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    cycle.transport.write(b"".join(parts))
+    if sum(map(len, body)) <= _JOIN_MAX_BYTES:
+        cycle.transport.write(b"".join((*parts, *body)))
+    else:
+        cycle.transport.writelines((b"".join(parts), *body))
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()

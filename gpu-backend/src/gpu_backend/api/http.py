@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -20,12 +20,15 @@ __all__ = [
     "ON_DISCONNECT",
     "RESPOND",
     "Fields",
+    "Part",
+    "Respond",
     "compress",
     "correlation",
     "decompress",
     "fields_of",
     "pick_coding",
     "read_body",
+    "read_plain_body",
     "respond",
 ]
 
@@ -36,6 +39,11 @@ ON_DISCONNECT = "gpu_backend.on_disconnect"
 RESPOND = "gpu_backend.respond"
 """Key in the scope: `BoundedProtocol` sends a whole response with one system call. The two
 messages of ASGI cost two, which is a tenth of what a request of a small model costs."""
+
+Part = bytes | memoryview
+
+Respond = Callable[[int, list[tuple[bytes, bytes]], Sequence[Part]], None]
+"""Status, header fields and parts of the body."""
 
 Fields = dict[bytes, bytes]
 """Header fields by lower-case name; of a repeated field the last value."""
@@ -67,12 +75,10 @@ def content_length(fields: Fields) -> int | None:
 
 
 async def read_body(receive: Receive, fields: Fields, limit: int) -> bytes:
-    """The whole body, decompressed as `Content-Encoding` says.
+    """The whole body, as it was sent.
 
     Raises:
-        PayloadTooLargeError: It exceeds `limit` bytes, before or after decompression.
-        InvalidInputError: The compressed data is damaged.
-        UnsupportedMediaTypeError: The coding is neither gzip nor deflate.
+        PayloadTooLargeError: It exceeds `limit` bytes.
         RequestCancelledError: The client left.
     """
     declared = content_length(fields)
@@ -93,6 +99,16 @@ async def read_body(receive: Receive, fields: Fields, limit: int) -> bytes:
         body = b"".join(parts)
     if message["type"] == "http.disconnect":
         raise RequestCancelledError("the client left while it was sending its request")
+    return body
+
+
+async def read_plain_body(receive: Receive, fields: Fields, limit: int) -> bytes:
+    """The whole body without its content coding, for bodies that are small.
+
+    Raises:
+        BackendError: As `read_body` and `decompress`.
+    """
+    body = await read_body(receive, fields, limit)
     coding = fields.get(b"content-encoding")
     return body if coding is None else decompress(body, coding, limit)
 
@@ -169,7 +185,7 @@ def _weight(parameters: str) -> float:
         return 0.0
 
 
-def compress(parts: Iterable[bytes | memoryview], coding: str) -> bytes:
+def compress(parts: Iterable[Part], coding: str) -> bytes:
     """`parts` in the content coding `gzip` or `deflate`.
 
     Level 1: the links between edge and backend are fast, the cores are not.
@@ -180,16 +196,16 @@ def compress(parts: Iterable[bytes | memoryview], coding: str) -> bytes:
 
 
 async def respond(
-    scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], *parts: Part
 ) -> None:
-    """Send one whole response; `Content-Length` is added."""
-    headers.append((b"content-length", b"%d" % len(body)))
-    at_once: Callable[[int, list[tuple[bytes, bytes]], bytes], None] | None = scope.get(RESPOND)
+    """Send one whole response with `parts` as its body; `Content-Length` is added."""
+    headers.append((b"content-length", b"%d" % sum(map(len, parts))))
+    at_once: Respond | None = scope.get(RESPOND)
     if at_once is not None:
-        at_once(status, headers, body)
+        at_once(status, headers, parts)
         return
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": b"".join(parts)})
 
 
 def must_close(fields: Fields, limit: int) -> bool:

@@ -19,6 +19,7 @@ CONTENT_TYPE = b"application/problem+json"
 STATUS: Mapping[str, tuple[int, str]] = {
     "invalid_input": (400, "Invalid input"),
     "model_invalid": (400, "The model cannot be served"),
+    "access_denied": (403, "Access denied"),
     "model_not_found": (404, "Model not found"),
     "route_not_found": (404, "Not found"),
     "method_not_allowed": (405, "Method not allowed"),

@@ -1,4 +1,7 @@
-"""Threads that decode pictures; what they cannot take in time is refused at once."""
+"""Threads for decoding and encoding that would hold up the event loop.
+
+What they cannot take in time is refused at once.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from typing import TypeVar
 
 from gpu_backend.errors import OverloadedError
 
-__all__ = ["DecodePool"]
+__all__ = ["CodecPool"]
 
 T = TypeVar("T")
 
 _FADE = 0.9
 
 
-class DecodePool:
+class CodecPool:
     """Runs functions on a few threads and knows how long they take. Owns the threads.
 
     Args:
@@ -26,7 +29,7 @@ class DecodePool:
     """
 
     def __init__(self, workers: int, max_wait_s: float) -> None:
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="codec")
         self._workers = workers
         self._max_wait_s = max_wait_s
         self._pending = 0
@@ -41,7 +44,7 @@ class DecodePool:
         wait_s = self._mean_s * (self._pending // self._workers)
         if self._pending >= self._workers and wait_s > self._max_wait_s:
             raise OverloadedError(
-                f"{self._pending} pictures wait to be decoded",
+                f"{self._pending} bodies wait to be decoded or encoded",
                 retry_after_s=wait_s - self._max_wait_s,
             )
         self._pending += 1

@@ -15,7 +15,7 @@ from gpu_backend.repository.manifest import Manifest
 
 __all__ = ["LoadedModel"]
 
-_FLIGHT_MAX_BYTES = 1 << 20
+_FLIGHT_MAX_BYTES = 256 << 10
 """Inputs beyond it are not compared: hashing them would cost what it is meant to save."""
 
 

@@ -357,12 +357,7 @@ class Repository:
         self._note_active(slot)
         if old is not None:
             self._drain(old)
-        _log.info(
-            "model %s serves after %.2f s (%s)",
-            model.identity.decode(),
-            model.load_s,
-            model.session.status.reason,
-        )
+        _report(model)
 
     def _retire(
         self, slot: ModelSlot, numbers: list[int], reason: str = ""
@@ -416,6 +411,19 @@ class Repository:
             slot, model = min(candidates, key=_last_used)
             self._retire(slot, [model.version], "")
             _log.info("model %s makes room for %s", model.identity.decode(), keep.name)
+
+
+def _report(model: LoadedModel) -> None:
+    """Tell the log what serves, and whether the hardware is what was meant."""
+    status = model.session.status
+    identity = model.identity.decode()
+    _log.info("model %s serves after %.2f s (%s)", identity, model.load_s, status.reason)
+    off_target = model.placement.off_target(status.active)
+    if status.degraded:
+        _log.warning("model %s is degraded: %s", identity, status.reason)
+    elif off_target:
+        nodes = ", ".join(f"{count} on {name}" for name, count in model.placement.nodes.items())
+        _log.warning("model %s runs %d nodes elsewhere (%s)", identity, off_target, nodes)
 
 
 def _last_used(candidate: tuple[ModelSlot, LoadedModel]) -> float:
