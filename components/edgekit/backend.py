@@ -17,6 +17,7 @@ from edgekit.errors import (
     UpstreamUnavailableError,
 )
 from edgekit.http import Body, Headers
+from edgekit.policy.deadline import Deadline
 from edgekit.ports import (
     HttpClient,
     Log,
@@ -57,6 +58,8 @@ class Backend:
         client: Outbound HTTP.
         trace: Identifiers that go along.
         log: Where the operator reads what clients are not told.
+        deadline: Budget of the request; every call keeps to what is left of it.
+        reserve_s: Part of the budget to keep for what comes after a failure.
     """
 
     url: str
@@ -64,6 +67,8 @@ class Backend:
     client: HttpClient
     trace: Trace
     log: Log
+    deadline: Deadline
+    reserve_s: float = 0.0
 
     def relay(
         self, method: str, target: str, headers: Headers, body: Body = b""
@@ -82,7 +87,9 @@ class Backend:
         """
         fields = Headers(headers)
         self.trace.write(fields)
-        request = UpstreamRequest(method, self.url + target, self.timeouts, fields, body)
+        self.deadline.forward_to(fields)
+        timeouts = self.deadline.timeouts(self.timeouts, reserve_s=self.reserve_s)
+        request = UpstreamRequest(method, self.url + target, timeouts, fields, body)
         try:
             return self.client.send(request)
         except UpstreamError as error:
@@ -116,13 +123,17 @@ class Backend:
     def _refusal(self, response: UpstreamResponse, content: bytes, call: str) -> EdgeError:
         text = read_error_text(content)
         kind = REFUSALS.get(response.status, UpstreamUnavailableError)
+        error: EdgeError
         if kind is UpstreamUnavailableError:
             self.log(f"backend {self.url}: {call}: status {response.status}: {text}")
-            return kind(f"the backend failed with status {response.status}")
-        return kind(
-            text or f"the backend refused with status {response.status}",
-            retry_after_s=_seconds(response.headers.last("retry-after")),
-        )
+            error = kind(f"the backend failed with status {response.status}")
+        else:
+            error = kind(
+                text or f"the backend refused with status {response.status}",
+                retry_after_s=_seconds(response.headers.last("retry-after")),
+            )
+        error.upstream_status = response.status
+        return error
 
 
 def _seconds(value: str | None) -> float | None:

@@ -16,7 +16,7 @@ from edgekit.ports import StoreUnavailableError
 from edgekit.protocols.json_text import parse_json
 from edgekit.protocols.model_metadata import ClassifierMetadata, parse_classifier_metadata
 
-__all__ = ["fetch_metadata", "find_metadata"]
+__all__ = ["fetch_metadata", "find_metadata", "metadata_key"]
 
 PREFIX = "meta/"
 SCHEMA = 1
@@ -26,7 +26,7 @@ SCHEMA = 1
 def find_metadata(exchange: Exchange, name: str, version: str | None) -> ClassifierMetadata | None:
     """The stored metadata; None when there is none, or none that may be trusted."""
     try:
-        entry = exchange.ports.store.get(_key(name, version))
+        entry = exchange.read(metadata_key(name, version))
     except StoreUnavailableError as error:
         exchange.log(f"metadata of {name!r} was not read: {error}")
         return None
@@ -68,15 +68,10 @@ def fetch_metadata(
     entry = {"schema": SCHEMA, "expires_s": expires_s, "document": document}
     value = json.dumps(entry, separators=(",", ":")).encode()
 
-    def store() -> None:
-        try:
-            exchange.ports.store.set(_key(name, version), value)
-        except StoreUnavailableError as error:
-            exchange.log(f"metadata of {name!r} was not stored: {error}")
-
-    exchange.after.append(store)
+    exchange.keep.append((metadata_key(name, version), value))
     return metadata
 
 
-def _key(name: str, version: str | None) -> str:
+def metadata_key(name: str, version: str | None) -> str:
+    """Where the metadata lies."""
     return f"{PREFIX}{name}/{version or ''}"

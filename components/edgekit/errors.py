@@ -10,6 +10,8 @@
     ├── OverloadedError · RateLimitedError         carry `retry_after_s`
     ├── UpstreamUnavailableError · ModelNotReadyError
     ├── DeadlineExceededError
+    ├── NotCachedError             the client wanted a stored answer, and none would do
+    ├── ExhaustedError             nobody can answer now, and there is no fallback left
     └── InternalError
 
 Each class has one stable `code`. Nothing here knows an HTTP status: `edgekit.protocols.problems`
@@ -25,11 +27,13 @@ __all__ = [
     "AccessDeniedError",
     "DeadlineExceededError",
     "EdgeError",
+    "ExhaustedError",
     "InternalError",
     "InvalidInputError",
     "MethodNotAllowedError",
     "ModelNotFoundError",
     "ModelNotReadyError",
+    "NotCachedError",
     "OverloadedError",
     "PayloadTooLargeError",
     "RateLimitedError",
@@ -47,9 +51,13 @@ class EdgeError(Exception):
         message: For people; may be shown to the client.
         param: Name of the request field at fault, where one is.
         retry_after_s: Seconds after which a retry may succeed, where that is known.
+
+    Attributes:
+        upstream_status: Status of the upstream's answer, where this error stands for one.
     """
 
     code: ClassVar[str] = "internal"
+    upstream_status: int | None = None
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
@@ -145,6 +153,18 @@ class DeadlineExceededError(EdgeError):
     """The latency budget ran out."""
 
     code = "deadline_exceeded"
+
+
+class NotCachedError(EdgeError):
+    """`only-if-cached`, and nothing stored meets the request."""
+
+    code = "not_cached"
+
+
+class ExhaustedError(EdgeError):
+    """Every tier and every fallback was tried or ruled out."""
+
+    code = "exhausted"
 
 
 class InternalError(EdgeError):

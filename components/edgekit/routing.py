@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from edgekit.errors import InvalidInputError, MethodNotAllowedError, RouteNotFoundError
 from edgekit.exchange import Exchange
 from edgekit.http import Response
+from edgekit.inference.contract import Inference
 from edgekit.protocols.problems import ErrorStyle
 
 __all__ = ["Answered", "Parsed", "Prepared", "Route", "find_route"]
@@ -50,14 +51,19 @@ class Route:
         pattern: Segments; `:name` takes one, `...` at the end the rest, none included.
         methods: What it takes; GET includes HEAD.
         parse: From the exchange and what `:name` segments hold, in order. Returns the response
-            itself where nothing has to be computed.
+            itself where nothing has to be computed, and an `Inference` where policy decides who
+            computes it.
         error_style: Form of the member `error` in problem documents.
+        kind: Whose deadline holds, see `policy.settings.RoutePolicy`.
+        scope: What a tenant needs to call it; None for everybody, known or not.
     """
 
     pattern: str
     methods: tuple[str, ...]
-    parse: Callable[[Exchange, Sequence[str]], Parsed | Response]
+    parse: Callable[[Exchange, Sequence[str]], Parsed | Inference | Response]
     error_style: ErrorStyle = ErrorStyle.TEXT
+    kind: str = "infer"
+    scope: str | None = "infer"
 
     def match(self, segments: Sequence[str]) -> list[str] | None:
         """What the `:name` segments hold; None when the path is not of this route."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from edgekit.errors import InternalError
+from edgekit.policy.settings import PolicySettings, read_policy_settings
 from edgekit.ports import Timeouts, Variables
+from edgekit.variables import VariableReader
 
 __all__ = ["Settings", "read_settings"]
 
@@ -20,7 +20,8 @@ class Settings:
         backend_timeouts: Of one call to the backend.
         max_body_bytes: Largest request body.
         max_image_pixels: Largest picture decoded here, width times height.
-        metadata_ttl_s: How long a model's metadata is trusted without asking.
+        metadata_ttl_s: How long a model's metadata and digest are trusted without asking.
+        policy: Limits, cache, deadlines, placement and records.
     """
 
     backend_url: str
@@ -28,6 +29,7 @@ class Settings:
     max_body_bytes: int
     max_image_pixels: int
     metadata_ttl_s: float
+    policy: PolicySettings
 
 
 def read_settings(variables: Variables) -> Settings:
@@ -36,7 +38,7 @@ def read_settings(variables: Variables) -> Settings:
     Raises:
         InternalError: A variable is missing or malformed; the text lists every fault.
     """
-    reader = _Reader(variables)
+    reader = VariableReader(variables)
     settings = Settings(
         backend_url=reader.origin("backend_url"),
         backend_timeouts=Timeouts(
@@ -47,37 +49,7 @@ def read_settings(variables: Variables) -> Settings:
         max_body_bytes=reader.number("max_body_bytes", 1, 1 << 30),
         max_image_pixels=reader.number("max_image_pixels", 1, 1 << 24),
         metadata_ttl_s=reader.number("metadata_ttl_s", 0, 86_400),
+        policy=read_policy_settings(reader),
     )
-    if reader.faults:
-        raise InternalError("the component is misconfigured: " + "; ".join(reader.faults))
+    reader.raise_any()
     return settings
-
-
-class _Reader:
-    """Collects every fault instead of stopping at the first."""
-
-    def __init__(self, variables: Variables) -> None:
-        self._variables = variables
-        self.faults: list[str] = []
-
-    def number(self, name: str, low: int, high: int) -> int:
-        text = self._variables.get(name).strip()
-        if text.isascii() and text.isdecimal() and len(text) < 12 and low <= int(text) <= high:
-            return int(text)
-        self.faults.append(
-            f"variable {name} is {text!r}, it takes a whole number from {low} to {high}"
-        )
-        return low
-
-    def origin(self, name: str) -> str:
-        text = self._variables.get(name).strip()
-        try:
-            url = urlsplit(text)
-            usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        except ValueError:  # a port or an IPv6 address that is none
-            usable = False
-        if usable and url.path in ("", "/") and not url.query and not url.fragment:
-            return text.rstrip("/")
-        # The value stays out of the text, which clients see: it may hold an internal address.
-        self.faults.append(f"variable {name} takes a URL of the form http://host:port")
-        return ""

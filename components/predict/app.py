@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.exchange import Ports
 from edgekit.http import Request, Response
 from edgekit.pipeline import Pipeline
-from edgekit.routes import classify, index, openinference
+from edgekit.routes import classify, index, openinference, purge, vibration
 from edgespin.host import AppVariables, HostClock, HostRandom, log_to_stderr
 from edgespin.incoming import HttpHandler
 from edgespin.keyvalue import DefaultStore
@@ -13,7 +13,16 @@ from edgespin.outgoing import OutboundClient
 
 __all__ = ["PIPELINE", "IncomingHandler"]
 
-PIPELINE = Pipeline([index.ROUTE, classify.ROUTE, openinference.ROUTE])
+PIPELINE = Pipeline(
+    [
+        index.ROUTE,
+        classify.ROUTE,
+        vibration.ROUTE,
+        purge.ROUTE,
+        openinference.HEALTH_ROUTE,
+        openinference.ROUTE,
+    ]
+)
 
 
 class IncomingHandler(HttpHandler):

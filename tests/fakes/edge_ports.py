@@ -36,6 +36,11 @@ DEFAULT_VARIABLES: Mapping[str, str] = {
     "max_body_bytes": "100000",
     "max_image_pixels": "65536",
     "metadata_ttl_s": "60",
+    # Policy is switched on by the tests that are about it.
+    "classify_cache_ttl_s": "0",
+    "infer_cache_ttl_s": "0",
+    "retry_attempts": "1",
+    "records_enabled": "false",
 }
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from build_components import ROOT, discover
+from edgekit.policy.settings import read_policy_settings
 from edgekit.settings import read_settings
+from edgekit.variables import VariableReader
 
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "spin.toml").read_text(encoding="utf-8"))
 
@@ -39,8 +41,18 @@ def test_spin_toml_defaults_are_valid_settings() -> None:
     assert settings.max_body_bytes == 10 * 1024 * 1024
 
 
-def test_spin_toml_outbound_host_is_the_backend_alone() -> None:
-    assert MANIFEST["component"]["predict"]["allowed_outbound_hosts"] == ["{{ backend_url }}"]
+def test_spin_toml_policy_defaults_are_those_of_the_code() -> None:
+    class Nothing:
+        def get(self, name: str) -> str:
+            return ""
+
+    assert read_settings(Defaults()).policy == read_policy_settings(VariableReader(Nothing()))
+
+
+def test_spin_toml_outbound_hosts_are_the_upstreams_alone() -> None:
+    hosts = MANIFEST["component"]["predict"]["allowed_outbound_hosts"]
+    assert hosts == ["{{ backend_url }}", "{{ cloud_url }}"]
+    assert MANIFEST["variables"]["cloud_url"]["default"].endswith(".invalid")
 
 
 def test_spin_toml_uses_the_default_store_alone() -> None:

@@ -95,7 +95,7 @@ def test_predict_many_requests_at_once_all_get_their_own_answer(tmp_path: Path) 
 def test_predict_backend_that_is_back_is_used_at_once(edge: HttpEdge, backend: FakeBackend) -> None:
     backend.fault = Fault.RESET
     for number in range(3):
-        check(edge.send(RAW_CALL), problem(502, "upstream_unavailable"), f"request {number}")
+        check(edge.send(RAW_CALL), problem(503, "exhausted"), f"request {number}")
     backend.fault = Fault.NONE
     check(edge.send(RAW_CALL), classified(3), "after the fault")
 
@@ -107,9 +107,9 @@ def lonely_edge(tmp_path: Path) -> Iterator[HttpEdge]:
         yield running
 
 
-def test_predict_backend_down_at_start_is_502_on_every_route(lonely_edge: HttpEdge) -> None:
+def test_predict_backend_down_at_start_is_said_on_every_route(lonely_edge: HttpEdge) -> None:
+    check(lonely_edge.send(RAW_CALL), problem(503, "exhausted", "connection refused"), "classify")
     down = problem(502, "upstream_unavailable", "connection refused")
-    check(lonely_edge.send(RAW_CALL), down, "classify")
     check(lonely_edge.send(Call("GET", "/v2/health/ready")), down, "protocol")
     assert lonely_edge.send(Call("GET", "/")).status == 200
 

@@ -30,6 +30,10 @@ class CacheKey:
     address: str
     identity: str
 
+    def of_model(self, digest: str) -> CacheKey:
+        """The key of the same request to another version of the model."""
+        return CacheKey(self.address, _digest([self.address.encode(), digest.encode()]))
+
 
 def derive_key(*, tenant: str, route: str, request: Iterable[bytes], model_digest: str) -> CacheKey:
     """Key of one request.
@@ -41,7 +45,7 @@ def derive_key(*, tenant: str, route: str, request: Iterable[bytes], model_diges
         model_digest: Digest of the model version that would answer now.
     """
     address = _digest([tenant.encode(), route.encode(), *request])
-    return CacheKey(address, _digest([address.encode(), model_digest.encode()]))
+    return CacheKey(address, "").of_model(model_digest)
 
 
 def canonical_json(value: object) -> bytes:

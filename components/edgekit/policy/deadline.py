@@ -6,6 +6,7 @@ pauses before retries. The backend is told what is left of it, so that no hop st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from edgekit.errors import DeadlineExceededError, InvalidInputError
@@ -16,8 +17,10 @@ __all__ = ["DEADLINE_HEADER", "Deadline", "parse_budget_ms"]
 
 DEADLINE_HEADER = "inference-deadline-ms"
 
-_CONNECT_S = 2.0
-"""A peer in the same cluster that has not accepted by then is down."""
+_UNLIMITED = Timeouts(math.inf, math.inf, math.inf)
+
+_LEAST_S = 0.001
+"""The resolution in which hosts take timeouts; 0 would mean none."""
 
 _RETURN_MS = 2
 """Kept back from the forwarded budget for the way back and the post-processing."""
@@ -42,13 +45,19 @@ def parse_budget_ms(headers: Headers, *, default_ms: int, maximum_ms: int) -> in
 
 
 class Deadline:
-    """The budget of one request; its clock starts when it is made."""
+    """The budget of one request.
+
+    Args:
+        clock: Monotonic time.
+        budget_ms: Milliseconds in all.
+        started_s: When it began; now, when None.
+    """
 
     __slots__ = ("_clock", "_ends_s", "_started_s", "budget_ms")
 
-    def __init__(self, clock: Clock, budget_ms: int) -> None:
+    def __init__(self, clock: Clock, budget_ms: int, started_s: float | None = None) -> None:
         self._clock = clock
-        self._started_s = clock.monotonic_s()
+        self._started_s = clock.monotonic_s() if started_s is None else started_s
         self._ends_s = self._started_s + budget_ms / 1000
         self.budget_ms = budget_ms
 
@@ -77,12 +86,19 @@ class Deadline:
                 param="Inference-Deadline-Ms",
             )
 
-    def timeouts(self) -> Timeouts:
-        """Limits of an outbound call that starts now. Raises `DeadlineExceededError` as `check`."""
+    def timeouts(self, most: Timeouts = _UNLIMITED, *, reserve_s: float = 0.0) -> Timeouts:
+        """Limits of an outbound call that starts now. Raises `DeadlineExceededError` as `check`.
+
+        Args:
+            most: Limits that hold in any case.
+            reserve_s: Time to keep for what is tried should the call run into its limit.
+        """
         self.check("calling the upstream")
-        left_s = self.remaining_s()
+        left_s = max(self.remaining_s() - reserve_s, _LEAST_S)
         return Timeouts(
-            connect_s=min(_CONNECT_S, left_s), first_byte_s=left_s, between_bytes_s=left_s
+            connect_s=min(most.connect_s, left_s),
+            first_byte_s=min(most.first_byte_s, left_s),
+            between_bytes_s=min(most.between_bytes_s, left_s),
         )
 
     def forward_to(self, headers: Headers) -> None:

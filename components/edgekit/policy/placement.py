@@ -191,9 +191,9 @@ def placement_field(
     """
     params: dict[str, BareItem] = {"reason": Token(reason)}
     if predicted_ms is not None:
-        params["predicted-ms"] = float(predicted_ms)
+        params["predicted_ms"] = round(float(predicted_ms), 1)
     if actual_ms is not None:
-        params["actual-ms"] = float(actual_ms)
+        params["actual_ms"] = round(float(actual_ms), 1)
     return serialize_item(Token(tier), params)
 
 

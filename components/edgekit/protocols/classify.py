@@ -17,7 +17,15 @@ from edgekit.processing.image import Image, decode_image, image_from_pixels, raw
 from edgekit.processing.tensor import Prediction
 from edgekit.protocols.json_text import parse_json
 
-__all__ = ["MEDIA_TYPES", "ClassifyQuery", "format_answer", "parse_image", "parse_query"]
+__all__ = [
+    "JSON_TYPE",
+    "MEDIA_TYPES",
+    "ClassifyQuery",
+    "add_latency",
+    "format_answer",
+    "parse_image",
+    "parse_query",
+]
 
 JSON_TYPE = "application/json"
 RAW_TYPE = "application/octet-stream"
@@ -187,16 +195,15 @@ def _json_size(document: Mapping[str, Any], name: str) -> int | None:
 
 
 def format_answer(
-    predictions: Sequence[Prediction], *, model: str, version: str, runtime: str, latency_ms: float
+    predictions: Sequence[Prediction], *, model: str, version: str, runtime: str
 ) -> bytes:
-    """The JSON a client gets.
+    """The JSON a client gets, but for the latency.
 
     Args:
         predictions: Best first.
         model: Model name.
         version: Version that answered.
         runtime: What really ran it: runtime and execution provider.
-        latency_ms: From accept to answer, at the edge.
     """
     document = {
         "predictions": [
@@ -211,6 +218,13 @@ def format_answer(
         "model": model,
         "model_version": version,
         "runtime": runtime,
-        "latency_ms": round(latency_ms, 3),
     }
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def add_latency(body: bytes, latency_ms: float) -> bytes:
+    """`body`, a JSON object, with a last member: milliseconds from accept to answer, at the edge.
+
+    A stored answer goes to many requests, and each of them has a latency of its own.
+    """
+    return b'%s, "latency_ms": %s}' % (body[:-1], json.dumps(round(latency_ms, 3)).encode())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ModelIdentity", "format_placement", "format_server_timing", "parse_model_identity"]
+from edgekit.policy.structured import Token, serialize_item
+
+__all__ = ["ModelIdentity", "format_server_timing", "parse_model_identity"]
+
+_TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +21,14 @@ class ModelIdentity:
     version: str
     digest: str
     provider: str
+
+    def serialize(self) -> str:
+        """The field value, as an item of RFC 9651; what is empty is left out."""
+        plain = re.sub(r"[^ -~]", "?", self.name)
+        name = Token(plain) if _TOKEN.fullmatch(plain) else plain
+        named = (("version", self.version), ("digest", self.digest), ("provider", self.provider))
+        params = {key: re.sub(r"[^ -~]", "?", value) for key, value in named if value}
+        return serialize_item(name, params)
 
 
 def parse_model_identity(value: str | None) -> ModelIdentity | None:
@@ -41,11 +54,6 @@ def parse_model_identity(value: str | None) -> ModelIdentity | None:
 
 def _bare(text: str) -> str:
     return text.strip().strip('"')
-
-
-def format_placement(tier: str, reason: str, actual_ms: float) -> str:
-    """`Inference-Placement` as an RFC 9651 item: where it ran, why, and how long that took."""
-    return f"{tier};reason={reason};actual_ms={actual_ms:.1f}"
 
 
 def format_server_timing(stages: Sequence[tuple[str, float]]) -> str:

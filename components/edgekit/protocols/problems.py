@@ -14,7 +14,7 @@ from http import HTTPStatus
 from edgekit.errors import EdgeError, MethodNotAllowedError
 from edgekit.http import Headers, Response
 
-__all__ = ["PROBLEM_MEDIA_TYPE", "STATUS", "ErrorStyle", "problem_response"]
+__all__ = ["PROBLEM_MEDIA_TYPE", "STATUS", "ErrorStyle", "error_object", "problem_response"]
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
@@ -33,6 +33,9 @@ STATUS: dict[str, HTTPStatus] = {
     "upstream_unavailable": HTTPStatus.BAD_GATEWAY,
     "model_not_ready": HTTPStatus.SERVICE_UNAVAILABLE,
     "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
+    # RFC 9111, section 5.2.1.7.
+    "not_cached": HTTPStatus.GATEWAY_TIMEOUT,
+    "exhausted": HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """Every error code of the edge and its status."""
 
@@ -51,6 +54,8 @@ TITLES = {
     "upstream_unavailable": "Backend unavailable",
     "model_not_ready": "Model not ready",
     "deadline_exceeded": "Deadline exceeded",
+    "not_cached": "Not in the cache",
+    "exhausted": "Nobody can answer now",
 }
 
 OPENAI_TYPES = {
@@ -62,7 +67,7 @@ OPENAI_TYPES = {
     "rate_limited": "rate_limit_error",
 }
 
-RETRYABLE = {"overloaded", "rate_limited", "model_not_ready"}
+RETRYABLE = {"overloaded", "rate_limited", "model_not_ready", "exhausted"}
 
 
 class ErrorStyle(Enum):
@@ -96,20 +101,19 @@ def problem_response(
         document["param"] = error.param
     if request_id is not None:
         document["request_id"] = request_id
-    document["error"] = _error_member(error, style, status)
+    document["error"] = error.message if style is ErrorStyle.TEXT else error_object(error)
     headers = Headers([("content-type", PROBLEM_MEDIA_TYPE), ("cache-control", "no-store")])
     for name, value in _advice(error):
         headers.add(name, value)
     return Response(int(status), headers, json.dumps(document).encode())
 
 
-def _error_member(error: EdgeError, style: ErrorStyle, status: HTTPStatus) -> object:
-    if style is ErrorStyle.TEXT:
-        return error.message
-    fallback = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+def error_object(error: EdgeError) -> dict[str, object]:
+    """`error` as OpenAI clients read it, in an answer or in the middle of a stream."""
+    fault = STATUS[error.code] >= HTTPStatus.INTERNAL_SERVER_ERROR
     return {
         "message": error.message,
-        "type": OPENAI_TYPES.get(error.code, fallback or "invalid_request_error"),
+        "type": OPENAI_TYPES.get(error.code, "server_error" if fault else "invalid_request_error"),
         "param": error.param,
         "code": error.code,
     }

@@ -3,63 +3,158 @@
 Decoding, fitting, softmax and top-k happen here; the backend gets one tensor as a binary request.
 What the model wants comes from its metadata. When an answer shows that the model has changed
 since, the metadata is fetched again and the picture goes out a second time, fitted to the new
-model: old labels never name the classes of a new one.
+model: old labels never name the classes of a new one. Which tier answers, and what stands in when
+none can, is decided in `edgekit.inference`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.backend import model_path
-from edgekit.catalog import fetch_metadata, find_metadata
+from edgekit.catalog import fetch_metadata, find_metadata, metadata_key
 from edgekit.errors import (
     InvalidInputError,
     ModelNotFoundError,
     ModelNotReadyError,
     UpstreamUnavailableError,
 )
-from edgekit.exchange import Exchange, Placement
+from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
-from edgekit.processing.preparation import prepare
+from edgekit.inference.contract import Answer
+from edgekit.models.classification import probabilities
+from edgekit.models.document import EdgeModel
+from edgekit.models.shipped import SHIPPED
+from edgekit.policy.cache_control import parse_response_directives
+from edgekit.policy.cache_key import canonical_json
+from edgekit.processing.preparation import ImageSpec, prepare
 from edgekit.processing.raster import Image
-from edgekit.processing.tensor import Prediction, top_k
-from edgekit.protocols.classify import ClassifyQuery, format_answer, parse_image, parse_query
+from edgekit.processing.tensor import OutputKind, top_k
+from edgekit.protocols.classify import (
+    JSON_TYPE,
+    ClassifyQuery,
+    add_latency,
+    format_answer,
+    parse_image,
+    parse_query,
+)
 from edgekit.protocols.inference_headers import ModelIdentity, parse_model_identity
+from edgekit.protocols.json_text import parse_json
 from edgekit.protocols.model_metadata import ClassifierMetadata
 from edgekit.protocols.oip import InferAnswer, Tensor, encode_infer_request, parse_infer_answer
 from edgekit.routing import Route
 
 __all__ = ["ROUTE"]
 
+IMAGE_TASK = "image-classification"
+EDGE_PROVIDER = "edge"
+"""What runs the component's own models: the component."""
+
 SWAP_RETRY_S = 1.0
 """A model that changes twice within one request is being rolled out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifyRequest:
-    """What the client asks; the picture has not been transferred yet."""
+class Classification:
+    """One picture for one model; the picture has not been transferred when this is made.
 
-    query: ClassifyQuery
+    Implements `edgekit.inference.contract.Inference`.
+    """
 
-    def prepare(self, exchange: Exchange) -> ClassifyCall:
-        """Receive the picture, decode it, and fit it to the model.
+    kind = "classify"
+    deterministic = True
+    has_upstream = True
 
-        The picture comes first: bad input is the client's to know, even while the backend is away.
-        """
-        request, settings = exchange.request, exchange.settings
-        body = request.read(settings.max_body_bytes)
-        exchange.end_stage("receive")
-        image = parse_image(request, self.query, body, settings.max_image_pixels)
-        exchange.end_stage("decode")
-        metadata = find_metadata(exchange, self.query.model, self.query.version)
+    def __init__(self, query: ClassifyQuery) -> None:
+        self._query = query
+        self._body = b""
+        self._image: Image | None = None
+        self._upstream_timing: str | None = None
+
+    @property
+    def model(self) -> str:
+        """Model name."""
+        return self._query.model
+
+    @property
+    def version(self) -> str | None:
+        """Version the client asks for; None for the active one."""
+        return self._query.version
+
+    @property
+    def edge_model(self) -> EdgeModel | None:
+        """The model of that name inside the component; versions are the backend's to number."""
+        model = SHIPPED.get(self._query.model)
+        if model is None or model.task != IMAGE_TASK or self._query.version is not None:
+            return None
+        return model
+
+    def stored_keys(self) -> Sequence[str]:
+        """The model's metadata."""
+        return [metadata_key(self._query.model, self._query.version)]
+
+    def canonical(self, exchange: Exchange) -> Sequence[bytes]:
+        """Query, content type and body; equal JSON bodies are one, however they are spelt."""
+        request, query = exchange.request, self._query
+        self._body = request.read(exchange.settings.max_body_bytes)
+        body = self._body
+        if request.content_type() == JSON_TYPE:
+            with contextlib.suppress(ValueError, RecursionError, InvalidInputError):
+                body = canonical_json(parse_json(body))
+        asked = [query.model, query.version, query.top_k, query.threshold, query.width]
+        coding = request.headers.get("content-encoding")
+        form = canonical_json([*asked, query.height, request.content_type(), coding])
+        return [form, body]
+
+    def understand(self, exchange: Exchange) -> None:
+        """Decode the picture: bad input is the client's to know, even while the backend is away."""
+        max_pixels = exchange.settings.max_image_pixels
+        self._image = parse_image(exchange.request, self._query, self._body, max_pixels)
+
+    def ask(self, exchange: Exchange) -> Answer:
+        """Scores of the upstream's model, and what they mean."""
+        image = self._decoded()
+        query = self._query
+        metadata = find_metadata(exchange, query.model, query.version)
         stored = metadata is not None
         if metadata is None:
-            metadata = fetch_metadata(exchange, self.query.model, self.query.version)
+            metadata = fetch_metadata(exchange, query.model, query.version)
         exchange.end_stage("metadata")
         tensor = _tensor(image, metadata)
         exchange.end_stage("tensor")
-        return ClassifyCall(self.query, image, metadata, tensor, may_be_stale=stored)
+        scored = ClassifyCall(query, image, metadata, tensor, may_be_stale=stored).call(exchange)
+        exchange.end_stage("backend")
+        self._upstream_timing = scored.fields.get("server-timing")
+        return scored.answer(exchange)
+
+    def answer_at_edge(self, exchange: Exchange) -> Answer:
+        """Probabilities of the component's own model."""
+        model = self.edge_model
+        assert model is not None
+        spec = ImageSpec.from_parameters({"input": "image", **model.parameters})
+        pixels = prepare(self._decoded(), spec, "UINT8")
+        exchange.end_stage("tensor")
+        identity = ModelIdentity(model.name, model.version, f"sha256:{model.digest}", EDGE_PROVIDER)
+        return _answer(
+            self._query,
+            probabilities(model, pixels),
+            kind="probabilities",
+            labels=model.labels,
+            identity=identity,
+            runtime=EDGE_PROVIDER,
+        )
+
+    def respond(self, exchange: Exchange, answer: Answer) -> Response:
+        """The client's JSON, with the time that this very request took."""
+        headers = Headers(answer.headers)
+        if self._upstream_timing is not None:
+            headers.set("server-timing", self._upstream_timing)
+        return Response(200, headers, add_latency(answer.body, exchange.elapsed_ms()))
+
+    def _decoded(self) -> Image:
+        assert self._image is not None
+        return self._image
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +181,12 @@ class ClassifyCall:
         Raises:
             ModelNotReadyError: The model changed again between metadata and answer.
         """
-        started_ms = exchange.elapsed_ms()
         query = self.query
         try:
-            answer = self._ask(exchange, query.version)
+            return self._ask(exchange, query.version)
         except _ModelChangedError as changed:
             fresh = fetch_metadata(exchange, query.model, query.version, of_version=changed.version)
-            answer = self._ask_anew(exchange, fresh)
+            return self._ask_anew(exchange, fresh)
         except (InvalidInputError, ModelNotFoundError):
             # A refusal may mean that the model has changed, or is gone.
             if not self.may_be_stale:
@@ -100,11 +194,7 @@ class ClassifyCall:
             fresh = fetch_metadata(exchange, query.model, query.version)
             if fresh == self.metadata:
                 raise
-            answer = self._ask_anew(exchange, fresh)
-        exchange.end_stage("backend")
-        actual_ms = exchange.elapsed_ms() - started_ms
-        exchange.placement = Placement("cluster", "default", actual_ms)
-        return answer
+            return self._ask_anew(exchange, fresh)
 
     def _ask_anew(self, exchange: Exchange, metadata: ClassifierMetadata) -> ClassifyAnswer:
         fitted = replace(self, metadata=metadata, tensor=_tensor(self.image, metadata))
@@ -169,40 +259,51 @@ class ClassifyAnswer:
     identity: ModelIdentity
     fields: Headers
 
-    def respond(self, exchange: Exchange) -> Response:
-        """Softmax and top-k, then the client's JSON."""
+    def answer(self, exchange: Exchange) -> Answer:
+        """Softmax and top-k, in the form that is stored."""
         metadata = self.metadata
         labels = metadata.labels
         if labels and len(labels) != len(self.scores.values):
             raise UpstreamUnavailableError(
                 f"the model answered {len(self.scores.values)} classes, it has {len(labels)} labels"
             )
-        predictions: list[Prediction] = top_k(
+        identity = self.identity
+        provider = identity.provider or metadata.provider
+        answer = _answer(
+            self.query,
             self.scores.values,
             kind=metadata.output_kind,
             labels=labels,
-            k=self.query.top_k,
-            threshold=self.query.threshold,
+            identity=replace(identity, version=identity.version or metadata.version),
+            runtime="/".join(filter(None, (metadata.runtime, provider))) or "unknown",
         )
         exchange.end_stage("postprocess")
-        provider = self.identity.provider or metadata.provider
-        body = format_answer(
-            predictions,
-            model=metadata.name,
-            version=self.identity.version or metadata.version,
-            runtime="/".join(filter(None, (metadata.runtime, provider))) or "unknown",
-            latency_ms=exchange.elapsed_ms(),
-        )
-        headers = Headers([("content-type", "application/json")])
-        for name in ("inference-model", "server-timing"):
-            value = self.fields.get(name)
-            if value is not None:
-                headers.set(name, value)
-        return Response(200, headers, body)
+        return replace(answer, directives=parse_response_directives(self.fields))
 
 
-def _parse(exchange: Exchange, held: Sequence[str]) -> ClassifyRequest:
-    return ClassifyRequest(parse_query(exchange.request, held[0]))
+def _answer(
+    query: ClassifyQuery,
+    scores: Sequence[float],
+    *,
+    kind: OutputKind,
+    labels: Sequence[str],
+    identity: ModelIdentity,
+    runtime: str,
+) -> Answer:
+    predictions = top_k(scores, kind=kind, labels=labels, k=query.top_k)
+    wanted = [item for item in predictions if item.confidence >= query.threshold]
+    body = format_answer(wanted, model=query.model, version=identity.version, runtime=runtime)
+    return Answer(
+        headers=Headers([("content-type", JSON_TYPE)]),
+        body=body,
+        identity=identity,
+        confidence=predictions[0].confidence,
+        class_id=predictions[0].class_id,
+    )
 
 
-ROUTE = Route("/v1/classify/:model", ("POST",), _parse)
+def _parse(exchange: Exchange, held: Sequence[str]) -> Classification:
+    return Classification(parse_query(exchange.request, held[0]))
+
+
+ROUTE = Route("/v1/classify/:model", ("POST",), _parse, kind=Classification.kind)

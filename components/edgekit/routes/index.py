@@ -17,6 +17,8 @@ INDEX = (
             "name": "inference-anywhere",
             "routes": {
                 "POST /v1/classify/{model}": "image in, classes out",
+                "POST /v1/detect/vibration": "samples of a sensor in, anomaly score out",
+                "POST /v1/cache/purge": "stored answers out (needs a key that may)",
                 "GET /v2/models/{model}": "model metadata (Open Inference Protocol v2)",
                 "POST /v2/models/{model}/infer": "tensors in, tensors out",
                 "GET /v2/health/ready": "200 when backend and models are ready",
@@ -32,4 +34,4 @@ def _parse(_exchange: Exchange, _held: Sequence[str]) -> Response:
     return Response(200, Headers([("content-type", "application/json")]), INDEX)
 
 
-ROUTE = Route("/", ("GET",), _parse)
+ROUTE = Route("/", ("GET",), _parse, scope=None)

@@ -14,7 +14,7 @@ from edgekit.http import Body, Headers, Response
 from edgekit.ports import UpstreamResponse
 from edgekit.routing import Route
 
-__all__ = ["ROUTE", "relayed_headers"]
+__all__ = ["HEALTH_ROUTE", "ROUTE", "relayed_headers"]
 
 HOP_BY_HOP = frozenset(
     {
@@ -65,6 +65,8 @@ class RelayRequest:
             body = request.stream(exchange.settings.max_body_bytes)
         if isinstance(body, bytes):
             headers.remove("content-length")  # set anew from the body
+        if not exchange.settings.policy.tenants.open:
+            headers.remove("authorization")  # the key is for this edge alone
         return RelayCall(request.method, target, headers, body)
 
 
@@ -101,5 +103,8 @@ class RelayAnswer:
 def _parse(_exchange: Exchange, _held: Sequence[str]) -> RelayRequest:
     return RelayRequest()
 
+
+HEALTH_ROUTE = Route("/v2/health/...", ("GET",), _parse, scope=None)
+"""Open to everybody: probes carry no keys."""
 
 ROUTE = Route("/v2/...", ("GET", *METHODS_WITH_BODY), _parse)

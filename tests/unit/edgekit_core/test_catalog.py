@@ -33,8 +33,7 @@ class World:
     def fetch(self, version: str | None = None) -> None:
         exchange = self.exchange()
         fetch_metadata(exchange, "pixels", version)
-        for step in exchange.after:
-            step()
+        exchange.store_kept()
 
 
 @pytest.fixture
@@ -54,8 +53,8 @@ def test_catalog_fetch_stores_only_after_the_response(world: World) -> None:
     exchange = world.exchange()
     fetch_metadata(exchange, "pixels", None)
     assert world.store.calls == []
-    exchange.after[0]()
-    assert world.store.calls == ["set"]
+    exchange.store_kept()
+    assert world.store.calls == ["set_many"]
 
 
 def test_catalog_versions_have_entries_of_their_own(world: World) -> None:
@@ -110,12 +109,12 @@ def test_catalog_broken_store_is_logged_and_survived(world: World) -> None:
     assert find_metadata(world.exchange(), "pixels", None) is None
     world.fetch()
     assert "was not read: the store is broken" in world.log.text()
-    assert "was not stored: the store is broken" in world.log.text()
+    assert "meta/pixels/ not stored: the store is broken" in world.log.text()
 
 
 def test_catalog_of_version_is_asked_about_under_the_clients_key(world: World) -> None:
     exchange = world.exchange()
     fetch_metadata(exchange, "pixels", None, of_version="1")
-    exchange.after[0]()
+    exchange.store_kept()
     assert world.backend.received[0].target == "/v2/models/pixels/versions/1"
     assert list(world.store.items) == ["meta/pixels/"]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from edgekit.errors import DeadlineExceededError, InvalidInputError
 from edgekit.http import Headers
 from edgekit.policy.deadline import Deadline, parse_budget_ms
+from edgekit.ports import Timeouts
 from fakes.edge_ports import FakeClock
 
 
@@ -71,12 +72,27 @@ def test_deadline_timeouts_never_exceed_what_is_left(budget_ms: int, spent: floa
     deadline = Deadline(clock, budget_ms)
     clock.advance(budget_ms / 1000 * spent * 0.99)
     timeouts = deadline.timeouts()
-    left_s = deadline.remaining_s()
-    assert timeouts.connect_s <= left_s
-    assert timeouts.first_byte_s == timeouts.between_bytes_s == left_s
+    # A millisecond is the least that hosts tell from "without limit".
+    left_s = max(deadline.remaining_s(), 0.001)
+    assert timeouts.connect_s == timeouts.first_byte_s == timeouts.between_bytes_s == left_s
     headers = Headers()
     deadline.forward_to(headers)
     assert 1 <= int(headers.get("inference-deadline-ms") or 0) <= max(1, left_s * 1000)
+
+
+def test_deadline_timeouts_keep_to_other_limits_and_to_the_reserve() -> None:
+    deadline = Deadline(FakeClock(), 1000)
+    timeouts = deadline.timeouts(Timeouts(0.2, 5.0, 0.3), reserve_s=0.4)
+    assert timeouts.connect_s == 0.2
+    assert timeouts.first_byte_s == pytest.approx(0.6)
+    assert timeouts.between_bytes_s == 0.3
+
+
+def test_deadline_may_have_begun_before_it_was_known() -> None:
+    clock = FakeClock()
+    started_s = clock.monotonic_s()
+    clock.advance(0.4)
+    assert Deadline(clock, 1000, started_s).remaining_ms() == pytest.approx(600)
 
 
 def test_deadline_spent_gives_no_timeouts() -> None:

@@ -169,7 +169,7 @@ def test_residency_misspelt_is_refused_rather_than_taken_for_anywhere(field: str
     ("predicted_ms", "actual_ms", "field"),
     [
         (None, None, "cache;reason=hit"),
-        (12, 14.25, "cache;reason=hit;predicted-ms=12.0;actual-ms=14.25"),
+        (12, 14.25, "cache;reason=hit;predicted_ms=12.0;actual_ms=14.2"),
     ],
 )
 def test_placement_field_is_a_structured_item(

@@ -6,7 +6,6 @@ import pytest
 
 from edgekit.protocols.inference_headers import (
     ModelIdentity,
-    format_placement,
     format_server_timing,
     parse_model_identity,
 )
@@ -34,10 +33,22 @@ def test_model_identity_name_alone_leaves_the_rest_empty() -> None:
     assert parse_model_identity("digits") == ModelIdentity("digits", "", "", "")
 
 
-def test_placement_is_a_structured_field_item() -> None:
-    assert format_placement("cluster", "default", 3.14159) == (
-        "cluster;reason=default;actual_ms=3.1"
-    )
+@pytest.mark.parametrize(
+    ("identity", "field"),
+    [
+        (
+            ModelIdentity("digits", "1", "sha256:ab", "CPU"),
+            'digits;version="1";digest="sha256:ab";provider="CPU"',
+        ),
+        (ModelIdentity("digits", "", "", ""), "digits"),
+        (ModelIdentity("my model", "é", "", ""), '"my model";version="?"'),
+        (ModelIdentity("zahlen-ä", "", "", ""), '"zahlen-?"'),
+    ],
+)
+def test_model_identity_is_written_as_a_structured_field(
+    identity: ModelIdentity, field: str
+) -> None:
+    assert identity.serialize() == field
 
 
 def test_server_timing_lists_stages_in_milliseconds() -> None:

@@ -33,6 +33,8 @@ STATUSES = {
     "upstream_unavailable": 502,
     "model_not_ready": 503,
     "deadline_exceeded": 504,
+    "not_cached": 504,
+    "exhausted": 503,
 }
 
 

@@ -45,9 +45,9 @@ def world() -> World:
 
 def test_classify_two_requests_use_one_read_and_one_write_of_the_store(world: World) -> None:
     world.classify()
-    assert world.store.calls == ["get", "set"]
+    assert world.store.calls == ["get_many", "set_many"]
     world.classify()
-    assert world.store.calls == ["get", "set", "get"]
+    assert world.store.calls == ["get_many", "set_many"] * 2
 
 
 def test_classify_store_that_fails_costs_one_more_call_and_no_answer(world: World) -> None:
@@ -170,7 +170,9 @@ def test_classify_backend_without_identity_is_believed(world: World) -> None:
     response = world.classify()
     assert response.status == 200
     assert member(response, "runtime") == "onnxruntime/CPUExecutionProvider"
-    assert "inference-model" not in response.headers
+    assert response.headers.get("inference-model") == (
+        'pixels;version="1";provider="CPUExecutionProvider"'
+    )
 
 
 def test_classify_model_without_labels_names_classes_by_number(world: World) -> None:
@@ -194,8 +196,9 @@ def test_classify_latency_is_measured_from_accept_to_answer(world: World) -> Non
     timing = response.headers.get("server-timing") or ""
     stages = dict(part.split(";dur=") for part in timing.split(", ")[1:])
     total_ms = sum(float(value) for name, value in stages.items() if name != "total")
-    assert member(response, "latency_ms") == pytest.approx(total_ms, abs=2.01)
-    assert float(stages["total"]) >= total_ms
+    latency_ms = member(response, "latency_ms")
+    assert isinstance(latency_ms, float)
+    assert total_ms <= latency_ms <= float(stages["total"])
 
 
 @pytest.mark.parametrize(

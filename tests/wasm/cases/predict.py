@@ -26,6 +26,10 @@ VARIABLES = {
     "max_body_bytes": "100000",
     "max_image_pixels": "65536",
     "metadata_ttl_s": "60",
+    # Policy has a table of its own.
+    "classify_cache_ttl_s": "0",
+    "retry_attempts": "1",
+    "records_enabled": "false",
 }
 """What every case runs with; the backend's URL comes from the test."""
 
@@ -207,7 +211,7 @@ WORKING = [
                 "content-type": "application/json",
                 "x-request-id": "abc-123",
                 "inference-model": 'pixels;version="1";digest="sha256:aaaa".*',
-                "inference-placement": r"cluster;reason=default;actual_ms=\d+\.\d",
+                "inference-placement": r"cluster;reason=preferred;actual_ms=\d+\.\d",
                 "server-timing": r"infer;dur=0.02, parse;dur=.*decode.*metadata.*tensor.*"
                 r"backend.*postprocess.*total;dur=\d+\.\d+",
             },
@@ -387,7 +391,9 @@ def _metadata(**changes: object) -> dict[str, object]:
     return document
 
 
-DOWN = problem(502, "upstream_unavailable")
+DOWN = problem(503, "exhausted", retry_after="1", x_should_retry="true")
+"""A model that has no stand-in: no other upstream, no stored answer, no model at the edge."""
+UNREACHABLE = problem(502, "upstream_unavailable")
 NAN = struct.pack("<10f", *([float("nan")] * 10))
 TENSOR = {"name": "logits", "datatype": "FP32", "shape": [1, 10]}
 RAW_TENSOR = {**TENSOR, "parameters": {"binary_data_size": 40}}
@@ -579,7 +585,7 @@ PASSED = [
     Case("body that breaks off is seen as broken",
          (Step(Call("GET", "/v2/big"), Expected(200, complete=False),
                _break_big),)),
-    _failing("protocol: connection closes", with_fault(Fault.RESET), DOWN,
+    _failing("protocol: connection closes", with_fault(Fault.RESET), UNREACHABLE,
              Call("GET", "/v2/health/ready")),
     _failing("protocol: no answer in time", with_fault(Fault.HANG),
              problem(504, "deadline_exceeded"), Call("GET", "/v2/health/ready")),
