@@ -221,6 +221,7 @@ def make_repository(settings: Settings) -> Repository:
             limits=QueueLimits(settings.max_queue, settings.max_queue_ms / 1000),
             memory_budget_bytes=settings.memory_budget_mb << 20,
             drain_timeout_s=settings.drain_timeout_s,
+            niceness=settings.compute_niceness,
         ),
         Loader(settings.execution_provider, available, threads, settings.inline_limit_us / 1e6),
     )

@@ -113,6 +113,9 @@ class Settings:
     intra_op_threads: int = _setting(
         0, _number(int, 0, 1024), "0: the cores that affinity and the container's quota leave"
     )
+    compute_niceness: int = _setting(
+        10, _number(int, 0, 19), "compute takes what the event loop leaves, so overload stays calm"
+    )
     inline_limit_us: int = _setting(
         100,
         _number(int, 0, 100_000),

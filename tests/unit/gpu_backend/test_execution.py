@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,9 @@ from gpu_backend.errors import (
 )
 from gpu_backend.execution.datatypes import BY_NAME, BY_ORT_TYPE, to_bfloat16, widen_bfloat16
 from gpu_backend.execution.placement import Placement, count_nodes
+from gpu_backend.execution.priority import yield_to_event_loop
 from gpu_backend.execution.providers import AUTO, CPU, PROVIDERS, choose
-from gpu_backend.execution.session import OnnxSession
+from gpu_backend.execution.session import OnnxSession, SessionOptions
 from gpu_backend.execution.threads import usable_cores
 
 CUDA = PROVIDERS["cuda"]
@@ -208,3 +212,37 @@ def test_bfloat16_rounds_like_ml_dtypes(values: np.ndarray[Any, Any]) -> None:
 
 def test_build_for_these_tests_offers_the_cpu() -> None:
     assert CPU in onnxruntime.get_available_providers()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities belong to threads on Linux alone")
+def test_threads_of_a_session_yield_as_the_thread_that_loads_it(tmp_path: Path) -> None:
+    def niceness() -> dict[int, int]:
+        tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+        return {task: os.getpriority(os.PRIO_PROCESS, task) for task in tasks}
+
+    before = niceness()
+    opened: list[OnnxSession] = []
+
+    def load() -> None:
+        yield_to_event_loop(7)
+        file = save(classifier(), tmp_path / "model.onnx")
+        options = SessionOptions(intra_op_threads=3)
+        opened.append(OnnxSession(file, choose("cpu", (CPU,)), options))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    after = niceness()
+    started = after.keys() - before.keys()
+    assert started
+    assert {after[task] for task in started} == {7}
+    assert all(after[task] == before[task] for task in before.keys() & after.keys())
+    opened[0].close()
+
+
+def test_priority_that_may_not_be_changed_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.setpriority", refuse)
+    yield_to_event_loop(7)

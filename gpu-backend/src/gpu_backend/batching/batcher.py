@@ -68,6 +68,7 @@ class Batcher:
         service: Knows how long executions take; seeded by the warm-up.
         stats: Counters to keep.
         inline_units: Executions of at most so many units run on the event loop; 0 none does.
+        niceness: Of the threads that compute.
         clock: Time; the loop's by default.
     """
 
@@ -81,6 +82,7 @@ class Batcher:
         service: ServiceTime | None = None,
         stats: ModelStats | None = None,
         inline_units: float = 0.0,
+        niceness: int = 0,
         clock: Clock | None = None,
     ) -> None:
         self._name = name
@@ -94,7 +96,7 @@ class Batcher:
         self._clock = clock or LoopClock(self._loop)
         self._queue = ItemQueue(policy)
         self._admission = Admission(policy, self._limits, self._queue, self._service)
-        self._workers = Workers(name, policy.instances)
+        self._workers = Workers(name, policy.instances, niceness)
         self._running: dict[int, float] = {}
         """Executions in progress: when each is expected to end."""
         self._next_run = 0

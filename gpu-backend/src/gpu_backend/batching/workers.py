@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from gpu_backend.execution.priority import yield_to_event_loop
+
 __all__ = ["Workers"]
 
 
@@ -19,9 +21,11 @@ class Workers:
     Args:
         name: Of the model; threads carry it.
         count: How many executions may run at once.
+        niceness: Of the threads.
     """
 
-    def __init__(self, name: str, count: int) -> None:
+    def __init__(self, name: str, count: int, niceness: int = 0) -> None:
+        self._niceness = niceness
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"run-{name}-{index}", daemon=True)
@@ -44,6 +48,7 @@ class Workers:
                 self._jobs.put(None)
 
     def _work(self) -> None:
+        yield_to_event_loop(self._niceness)
         while (job := self._jobs.get()) is not None:
             job()
             del job  # an idle thread must not keep the last batch's arrays alive

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,7 @@ from gpu_backend.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
 )
+from gpu_backend.execution.priority import yield_to_event_loop
 from gpu_backend.repository.files import Fingerprint, ModelFolder, find_models
 from gpu_backend.repository.loader import Loader
 from gpu_backend.repository.manifest import read_manifest
@@ -35,6 +37,9 @@ from gpu_backend.repository.slot import ModelSlot, VersionStatus
 __all__ = ["Repository", "RepositoryOptions"]
 
 _log = logging.getLogger(__name__)
+
+_PARALLEL_LOADS = 2
+"""A model that takes minutes must not keep the others waiting; more would only fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,14 @@ class RepositoryOptions:
             With a budget, models that do not fit are loaded when they are asked for, and the
             least recently used ones make room.
         drain_timeout_s: For requests of a version that is replaced.
+        niceness: Of the threads that compute.
     """
 
     roots: tuple[Path, ...]
     limits: QueueLimits
     memory_budget_bytes: int
     drain_timeout_s: float
+    niceness: int = 0
 
 
 class Repository:
@@ -62,6 +69,13 @@ class Repository:
     def __init__(self, options: RepositoryOptions, loader: Loader) -> None:
         self._options = options
         self._loader = loader
+        # A session's own threads take their priority from the thread that loads it.
+        self._loading = ThreadPoolExecutor(
+            _PARALLEL_LOADS,
+            thread_name_prefix="load",
+            initializer=yield_to_event_loop,
+            initargs=(options.niceness,),
+        )
         self._slots: dict[str, ModelSlot] = {}
         self._active: dict[str, LoadedModel] = {}
         self._drains: set[asyncio.Task[None]] = set()
@@ -168,6 +182,7 @@ class Repository:
                 self._retire(slot, list(slot.serving))
         while self._drains:
             await asyncio.wait(self._drains)
+        self._loading.shutdown(wait=False)
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -325,7 +340,10 @@ class Repository:
         size = await asyncio.to_thread(slot.folder.size_bytes, number)
         self._make_room(size, keep=slot)
         try:
-            model = await asyncio.to_thread(self._loader.load, slot.folder, number)
+            loop = asyncio.get_running_loop()
+            model = await loop.run_in_executor(
+                self._loading, self._loader.load, slot.folder, number
+            )
         except BackendError as exc:
             refused = f"the change on disk is refused: {exc.message}"
             slot.statuses[number] = (
@@ -349,6 +367,7 @@ class Repository:
             service=model.service,
             stats=slot.stats,
             inline_units=model.inline_units,
+            niceness=self._options.niceness,
         )
         model.last_used = perf_counter()
         old = slot.serving.get(model.version)
