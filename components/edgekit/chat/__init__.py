@@ -1,0 +1,1 @@
+"""Chat at the edge: two protocols, one meaning; prompts, limits and streams."""
