@@ -149,4 +149,5 @@ def test_digits_answer_tells_what_really_ran(edge: HttpEdge) -> None:
     assert document["model_version"] == "1"
     assert document["runtime"].startswith("onnxruntime/")
     provider = document["runtime"].partition("/")[2]
-    assert f"provider={provider}" in answer.headers["inference-model"]
+    assert provider
+    assert provider in answer.headers["inference-model"]
