@@ -13,7 +13,7 @@ EDGE_HOST      ?= auto
 export EDGE_LISTEN BACKEND_LISTEN EDGE_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test lint fix typecheck bench clean environment python
+.PHONY: help up down models build test lint fix typecheck bench clean environment python
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ up: python  ## Set up, build, start backend and edge, print curl lines; Ctrl-C s
 
 down: python  ## Stop what `make up` started
 	@$(PYTHON) scripts/up.py --down
+
+models: environment  ## Fetch and build the sentence-vector models into .models
+	@$(VENV)/python scripts/build_minilm.py
 
 build: python  ## Build the Wasm components that changed
 	@$(PYTHON) scripts/build_components.py

@@ -298,6 +298,13 @@ task = "text-embedding"
 [version."1"]
 digest = "sha256:{digest}"
 
+[text]
+input = "input_ids"
+mask = "attention_mask"
+output = "sentence_vector"
+max_tokens = {max_tokens}
+vocabulary = "sha256:{vocabulary}"
+
 # Texts of unlike length share a batch; padding is masked, so it changes nothing but the cost.
 [batching]
 max_batch = 64
@@ -331,7 +338,7 @@ all-MiniLM-L6-v2 by the sentence-transformers project ({precision}), converted b
 | Licence | Apache-2.0 (model and code) |
 | Agreement with the original | cosine {least:.5f} at least, {mean:.5f} in the mean (a) |
 
-English texts up to a paragraph, for search and clustering. Longer texts are cut. What it learnt
+English texts up to a paragraph, for search and clustering. Longer texts have to be cut. What it learnt
 from the web it repeats, prejudices included. Vectors of two models, fp32 and int8 among them,
 should not be mixed in one index.
 
@@ -380,7 +387,13 @@ def install(
     (folder / "vocabulary.txt").write_text(pieces, encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
     # Last, so that a backend that watches the folder never sees a manifest without its files.
-    (folder / "model.toml").write_text(MANIFEST.format(name=name, digest=digest))
+    manifest = MANIFEST.format(
+        name=name,
+        digest=digest,
+        max_tokens=MAX_TOKENS,
+        vocabulary=hashlib.sha256(pieces.encode()).hexdigest(),
+    )
+    (folder / "model.toml").write_text(manifest)
     print(f"{name}: {model.stat().st_size:,} bytes, cosine {cosines[0]:.5f} at least")
 
 

@@ -35,6 +35,7 @@ from processes import Child
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".run"
+BUILT_MODELS = ROOT / ".models"
 READY_TIMEOUT_S = 60.0
 """First start compiles the components to machine code, about 10 s each on a small machine."""
 STOP_GRACE_S = 15.0
@@ -111,6 +112,13 @@ class Plan:
         """Command line of the backend."""
         return [str(python), "-m", "gpu_backend", "--listen", str(self.backend)]
 
+    def backend_environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The backend also serves what `make models` built, unless it is told what to serve."""
+        if not BUILT_MODELS.is_dir():
+            return dict(env)
+        folders = (ROOT / "gpu-backend" / "models", BUILT_MODELS)
+        return {"BACKEND_MODELS": os.pathsep.join(map(str, folders)), **env}
+
     def edge_command(self, python: Path) -> list[str]:
         """Command line of the edge; both hosts take the same flags."""
         host = [self.spin, "up"] if self.spin else [str(python), "-m", "edgehost", "up"]
@@ -129,7 +137,8 @@ def up(plan: Plan, stop: threading.Event) -> None:
     plan.edge.check_free("EDGE_LISTEN")
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with contextlib.ExitStack() as stack:
-        backend = _start(stack, "backend", plan.backend_command(python), env)
+        backend_env = plan.backend_environment(env)
+        backend = _start(stack, "backend", plan.backend_command(python), backend_env)
         edge = _start(stack, "edge", plan.edge_command(python), plan.edge_environment(env))
         _wait_ready(backend, f"{plan.backend.url}/v2/health/ready", stop)
         _wait_ready(edge, f"{plan.edge.url}/v2/health/ready", stop)

@@ -45,6 +45,7 @@ async def test_metadata_has_what_the_edge_needs(backend: Backend) -> None:
                 "fit": "stretch",
             },
             "output": {"name": "logits", "kind": "logits"},
+            "text": None,
             "labels": [f"digit {n}" for n in range(10)],
         },
     }

@@ -13,6 +13,7 @@ from gpu_backend.repository.manifest import (
     ImageHints,
     Manifest,
     OutputHints,
+    TextHints,
     Warmup,
     read_manifest,
 )
@@ -134,6 +135,8 @@ IMAGE = '[image]\ninput = "x"\nwidth = 8\nheight = 8\n'
         (IMAGE + 'color = "gray"\nstd = [1, 2, 3]', "image.std: expected 1 or 1 numbers for gray"),
         (IMAGE + "std = [0]", "image.std: 0 cannot be divided by"),
         ("[output]", "output.name: is required"),
+        ("[text]", "text.max_tokens: is required"),
+        ("[text]\nvocabulary = 'x'", "text.vocabulary: expected sha256: and 64 hexadecimal digits"),
         ("[batching]\nmax_batch = 0", "batching.max_batch: expected a whole number from 1"),
         (
             "[batching]\nmax_batch = 4\npreferred_rows = [8]",
@@ -154,6 +157,14 @@ def test_faulty_manifest_is_refused_with_the_key(tmp_path: Path, text: str, faul
         read_manifest(folder)
     assert fault in caught.value.message
     assert "model.toml" in caught.value.message
+
+
+def test_text_hints_are_read(tmp_path: Path) -> None:
+    digest = f"sha256:{'0' * 64}"
+    lines = ["[text]", "input = 'ids'", "output = 'vector'", "max_tokens = 256", "mask = 'mask'"]
+    folder = write(tmp_path / "m", "\n".join([*lines, f"vocabulary = '{digest}'"]))
+    hints = read_manifest(folder).text
+    assert hints == TextHints("ids", "vector", 256, "mask", digest)
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ def broken_cases() -> dict[str, tuple[bytes, str, str]]:
     entry.key, entry.value = "location", "weights.bin"
     wrong = "sha256:" + "0" * 64
     image = '[image]\ninput = "image"\nwidth = 8\nheight = 8\n'
+    words = '[text]\ninput = "image"\noutput = "logits"\nmax_tokens = 8\n'
     return {
         "garbage": (b"garbage", "", "cannot load model.onnx"),
         "empty": (b"", "", "cannot load model.onnx"),
@@ -151,6 +152,9 @@ def broken_cases() -> dict[str, tuple[bytes, str, str]]:
         "color": (good, image + 'color = "rgb"\n', "makes a tensor of shape [1, 3, 8, 8]"),
         "size": (good, image.replace("8", "9") + 'color = "gray"\n', "shape [1, 1, 9, 9]"),
         "output": (good, '[output]\nname = "scores"\n', "output.name is 'scores'"),
+        "ids": (good, words.replace("image", "ids"), "text.input is 'ids', the graph has image"),
+        "mask": (good, words + 'mask = "mask"\n', "text.mask is 'mask', the graph has image"),
+        "vector": (good, words.replace("logits", "vector"), "text.output is 'vector'"),
         "warmup": (good, "[[warmup]]\nrows = 0\n", "warmup[0].rows"),
     }  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+import up
 from up import Address, Plan, UpError
 
 
@@ -80,3 +82,28 @@ def test_plan_backend_url_set_by_the_user_wins() -> None:
     plan = Plan.read({"PATH": ""})
     mine = {"SPIN_VARIABLE_BACKEND_URL": "http://gpu:8080"}
     assert plan.edge_environment(mine)["SPIN_VARIABLE_BACKEND_URL"] == "http://gpu:8080"
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(up, "BUILT_MODELS", tmp_path)
+    return tmp_path
+
+
+def test_plan_built_models_are_served_beside_those_that_ship(built: Path) -> None:
+    found = Plan.read({"PATH": ""}).backend_environment({"A": "b"})
+    assert found.pop("BACKEND_MODELS").split(os.pathsep) == [
+        str(up.ROOT / "gpu-backend" / "models"),
+        str(built),
+    ]
+    assert found == {"A": "b"}
+
+
+def test_plan_without_built_models_leaves_the_backend_its_default(built: Path) -> None:
+    built.rmdir()
+    assert Plan.read({"PATH": ""}).backend_environment({"A": "b"}) == {"A": "b"}
+
+
+def test_plan_folders_the_user_names_stay(built: Path) -> None:
+    given = {"BACKEND_MODELS": "mine"}
+    assert Plan.read({"PATH": ""}).backend_environment(given) == given

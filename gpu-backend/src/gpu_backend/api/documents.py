@@ -61,6 +61,7 @@ def model_document(slot: ModelSlot, model: LoadedModel) -> Document:
             "task": manifest.task,
             "image": None if manifest.image is None else manifest.image.describe(),
             "output": None if manifest.output is None else manifest.output.describe(),
+            "text": None if manifest.text is None else manifest.text.describe(),
             "labels": list(manifest.labels),
             "execution_provider": _provider(model),
         },

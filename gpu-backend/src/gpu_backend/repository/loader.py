@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -14,7 +15,13 @@ from gpu_backend.execution.datatypes import Array
 from gpu_backend.execution.providers import choose
 from gpu_backend.execution.session import OnnxSession, SessionOptions, TensorSpec
 from gpu_backend.repository.files import ModelFolder, digest_version
-from gpu_backend.repository.manifest import ImageHints, Manifest, Warmup, read_manifest
+from gpu_backend.repository.manifest import (
+    ImageHints,
+    Manifest,
+    TextHints,
+    Warmup,
+    read_manifest,
+)
 from gpu_backend.repository.model import LoadedModel
 
 __all__ = ["Loader", "check_hints", "sample_feeds"]
@@ -211,6 +218,17 @@ def check_hints(manifest: Manifest, session: OnnxSession) -> None:
         raise ModelInvalidError(
             f"output.name is {manifest.output.name!r}, the graph has {', '.join(outputs)}"
         )
+    if manifest.text is not None:
+        _check_text(manifest.text, inputs, outputs)
+
+
+def _check_text(hints: TextHints, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    named = [("input", hints.input, inputs), ("output", hints.output, outputs)]
+    if hints.mask is not None:
+        named.append(("mask", hints.mask, inputs))
+    for key, name, there in named:
+        if name not in there:
+            raise ModelInvalidError(f"text.{key} is {name!r}, the graph has {', '.join(there)}")
 
 
 def _check_image(hints: ImageHints, spec: TensorSpec) -> None:

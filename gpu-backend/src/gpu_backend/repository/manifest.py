@@ -29,6 +29,7 @@ __all__ = [
     "ImageHints",
     "Manifest",
     "OutputHints",
+    "TextHints",
     "Warmup",
     "is_served_elsewhere",
     "read_manifest",
@@ -102,6 +103,36 @@ class OutputHints:
 
 
 @dataclass(frozen=True, slots=True)
+class TextHints:
+    """How texts become the model's inputs, and which output is their vector; the edge acts on it.
+
+    Attributes:
+        input: Name of the tensor of token ids, shape (batch, sequence).
+        mask: Name of the tensor that is 1 for a token and 0 for padding; None where there is none.
+        output: Name of the tensor of vectors, shape (batch, dimensions).
+        max_tokens: Longest text, special tokens included.
+        vocabulary: ``sha256:<hex>`` of the vocabulary file that the ids are lines of; None where
+            the model is for clients that bring their own tokenizer.
+    """
+
+    input: str
+    output: str
+    max_tokens: int
+    mask: str | None = None
+    vocabulary: str | None = None
+
+    def describe(self) -> dict[str, object]:
+        """As in the metadata of a model."""
+        return {
+            "input": self.input,
+            "mask": self.mask,
+            "output": self.output,
+            "max_tokens": self.max_tokens,
+            "vocabulary": self.vocabulary,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionHints:
     """What this model asks of the hardware; None leaves it to the backend's settings.
 
@@ -149,6 +180,7 @@ class Manifest:
         digests: Expected ``sha256:<hex>`` of a version's files, by version.
         image: None when the input is no image.
         output: None when no output holds class scores.
+        text: None when the inputs are no tokens of a text to be made a vector.
         labels: Of the classes, in the order of the scores.
         batching: Policy; its defaults suit most models.
         batching_given: False leaves it to the graph whether batching is possible.
@@ -163,6 +195,7 @@ class Manifest:
     digests: Mapping[str, str] = field(default_factory=dict)
     image: ImageHints | None = None
     output: OutputHints | None = None
+    text: TextHints | None = None
     labels: tuple[str, ...] = ()
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     batching_given: bool = False
@@ -220,6 +253,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
         digests=_digests(top.table("version")),
         image=_image(top.table("image")),
         output=output,
+        text=_text(top.table("text")),
         labels=_labels(top, folder) or output_labels,
         batching=_batching(batching),
         batching_given=batching is not None,
@@ -309,6 +343,23 @@ def _output(table: Table | None) -> tuple[OutputHints | None, tuple[str, ...]]:
     labels = table.take("labels", list_of(text), ())
     table.close()
     return OutputHints(name, kind), labels
+
+
+def _text(table: Table | None) -> TextHints | None:
+    if table is None:
+        return None
+    hints = TextHints(
+        input=table.take("input", text, ""),
+        output=table.take("output", text, ""),
+        max_tokens=table.take("max_tokens", number(2, 1 << 20), 0),
+        mask=table.take("mask", text, "") or None,
+        vocabulary=table.take("vocabulary", _digest, None),
+    )
+    for key in ("input", "output", "max_tokens"):
+        if not getattr(hints, key):
+            table.fault(key, "is required")
+    table.close()
+    return hints
 
 
 def _labels(top: Table, folder: Path) -> tuple[str, ...]:
