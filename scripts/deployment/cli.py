@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -19,7 +20,7 @@ from kustomization import Manifest
 from .clock import Clock, SystemClock
 from .cluster import Cluster
 from .console import Console
-from .credentials import create_secrets
+from .credentials import API_KEYS, api_keys_secret, create_secrets
 from .doctor import Level, examine
 from .errors import DeploymentError, HistoryError, PreconditionError
 from .history import History, Revision
@@ -140,14 +141,25 @@ def _secrets(context: Context) -> int:
     for manifest in manifests:
         if manifest["kind"] == "Namespace" and cluster.find(Ref.of(manifest)) is None:
             cluster.apply(manifest)
+    keys_file = context.arguments.api_keys
+    if keys_file is not None:
+        cluster.apply(api_keys_secret(namespace, _read(keys_file)), force=True)
+        context.console.good(f"  + Secret/{API_KEYS} written")
     names = create_secrets(cluster, namespace, rotate=context.arguments.rotate)
     for name in names:
         context.console.good(f"  + Secret/{name} written")
     if not names:
-        context.console.say("all secrets are there; `--rotate` makes new ones")
+        context.console.say("the store's secrets are there; `--rotate` makes new ones")
     elif context.arguments.rotate:
         context.console.warn("run `scripts/deploy.py apply` now: pods still hold the old password")
     return 0
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise PreconditionError(f"{path} cannot be read: {exc}") from exc
 
 
 def _doctor(context: Context) -> int:
@@ -263,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     command("render", _render, "print the objects of an overlay", "overlay", "image")
     added = command("secrets", _secrets, "create the secrets no file holds", "overlay", "image")
     added.add_argument("--rotate", action="store_true", help="make new ones")
+    added.add_argument("--api-keys", metavar="FILE", help="tenants and digests of keys, as JSON")
     release = ("overlay", "image", "force", "adopt")
     added = command("plan", _plan, "show what apply would change; change nothing", *release)
     added.add_argument("--exit-code", action="store_true", help=f"{CHANGES_FOUND} if changes")

@@ -1,9 +1,11 @@
-"""Creates the secrets that no file holds: the store's password, and what is made of it."""
+"""Creates the secrets that no file holds: the store's password and what is made of it, API keys."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_urlsafe
@@ -15,10 +17,13 @@ from .errors import PreconditionError
 from .objects import Ref
 from .ownership import PART_OF
 
-__all__ = ["create_secrets", "store_secrets"]
+__all__ = ["API_KEYS", "api_keys_secret", "create_secrets", "store_secrets"]
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "spinkube" / "secrets"
 PASSWORD_BYTES = 32
+
+API_KEYS = "edge-api-keys"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 # Secret, its key, and the template of the value.
 STORE_SECRETS = (
@@ -34,20 +39,44 @@ def store_secrets(namespace: str, password: str) -> list[Manifest]:
     for name, key in STORE_SECRETS:
         template = (TEMPLATES / key).read_text(encoding="utf-8")
         value = template.format(password=password, password_sha256=digest)
-        manifests.append(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {
-                    "name": name,
-                    "namespace": namespace,
-                    "labels": dict([PART_OF]),
-                },
-                "type": "Opaque",
-                "data": {key: base64.b64encode(value.encode()).decode()},
-            }
-        )
+        manifests.append(_secret(namespace, name, key, value))
     return manifests
+
+
+def _secret(namespace: str, name: str, key: str, value: str) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": dict([PART_OF])},
+        "type": "Opaque",
+        "data": {key: base64.b64encode(value.encode()).decode()},
+    }
+
+
+def api_keys_secret(namespace: str, text: str) -> Manifest:
+    """The Secret with tenants and the digests of their keys.
+
+    Args:
+        namespace: Where it goes.
+        text: JSON, tenant to `{"keys": [SHA-256 in hex, …], …}`; the edge checks the rest.
+
+    Raises:
+        PreconditionError: It is not that, or holds keys in the clear.
+    """
+    try:
+        tenants = json.loads(text)
+        digests = [key for tenant in tenants.values() for key in tenant["keys"]]
+    except (ValueError, AttributeError, KeyError, TypeError) as exc:
+        raise PreconditionError(
+            'the API keys are no JSON object like {"acme": {"keys": ["<SHA-256 of the key>"]}}: '
+            f"{type(exc).__name__}: {exc}"
+        ) from exc
+    if not digests or not all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in digests):
+        raise PreconditionError(
+            "an API key is kept as the SHA-256 of the key, 64 hexadecimal digits: "
+            "printf %s KEY | sha256sum"
+        )
+    return _secret(namespace, API_KEYS, "api_keys", text)
 
 
 def create_secrets(

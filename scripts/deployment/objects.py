@@ -8,7 +8,7 @@ from typing import Any
 
 from kustomization import Manifest
 
-__all__ = ["Ref", "in_order", "pod_template", "secret_names"]
+__all__ = ["Ref", "in_order", "pod_template", "secret_command", "secret_names"]
 
 # What others stand on comes first; what must find everything in place comes last.
 KIND_ORDER = (
@@ -78,29 +78,41 @@ def pod_template(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def secret_names(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the Secrets without which an object's pods do not start."""
+def secret_command(name: str) -> str:
+    """The command that creates one of the Secrets that no file holds."""
+    command = "scripts/deploy.py secrets OVERLAY"
+    return f"{command} --api-keys FILE" if name == "edge-api-keys" else command
+
+
+def secret_names(manifest: Mapping[str, Any], *, optional: bool = False) -> Iterator[str]:
+    """Names of the Secrets without which an object's pods do not start.
+
+    Args:
+        manifest: Any object.
+        optional: Name those too without which its pods start.
+    """
     if manifest["kind"] == "SpinApp":
         spec = manifest["spec"]
         if name := spec.get("runtimeConfig", {}).get("loadFromSecret"):
             yield name
         yield from (one["name"] for one in spec.get("imagePullSecrets", ()))
-        yield from _referenced(spec.get("variables", ()))
+        yield from _referenced(spec.get("variables", ()), optional=optional)
     if (template := pod_template(manifest)) is not None:
         spec = template["spec"]
         for volume in spec.get("volumes", ()):
-            if "secret" in volume and not volume["secret"].get("optional"):
+            if "secret" in volume and (optional or not volume["secret"].get("optional")):
                 yield volume["secret"]["secretName"]
         yield from (one["name"] for one in spec.get("imagePullSecrets", ()))
         for container in [*spec.get("initContainers", ()), *spec["containers"]]:
-            yield from _referenced(container.get("env", ()))
+            yield from _referenced(container.get("env", ()), optional=optional)
             for source in container.get("envFrom", ()):
-                if "secretRef" in source and not source["secretRef"].get("optional"):
-                    yield source["secretRef"]["name"]
+                reference = source.get("secretRef")
+                if reference and (optional or not reference.get("optional")):
+                    yield reference["name"]
 
 
-def _referenced(variables: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _referenced(variables: Iterable[Mapping[str, Any]], *, optional: bool) -> Iterator[str]:
     for variable in variables:
         reference = variable.get("valueFrom", {}).get("secretKeyRef")
-        if reference and not reference.get("optional"):
+        if reference and (optional or not reference.get("optional")):
             yield reference["name"]

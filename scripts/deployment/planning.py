@@ -15,7 +15,7 @@ from kustomization import Manifest
 from .cluster import Cluster
 from .diffing import difference
 from .errors import ConflictError, MissingKindError, NotFoundError, PreconditionError, RejectedError
-from .objects import Ref, in_order, secret_names
+from .objects import Ref, in_order, secret_command, secret_names
 from .ownership import PART_OF, Owner, managers_of, owner_of
 
 __all__ = ["Action", "Change", "Plan", "ensure_applicable", "make_plan"]
@@ -131,7 +131,7 @@ def _missing_secrets(cluster: Cluster, desired: Sequence[Manifest]) -> list[str]
     }
     return [
         f"the Secret {ref.name} does not exist in {ref.namespace}: create it with "
-        "`scripts/deploy.py secrets OVERLAY`"
+        f"`{secret_command(ref.name)}`"
         for ref in sorted(wanted - rendered, key=lambda ref: ref.name)
         if cluster.find(ref) is None
     ]

@@ -90,7 +90,9 @@ def add_checksums(manifests: Sequence[Manifest], cluster: Cluster) -> None:
     rendered = {Ref.of(one) for one in manifests if one["kind"] == "Secret"}
     for manifest in manifests:
         namespace = manifest["metadata"].get("namespace", "")
-        refs = {Ref("v1", "Secret", namespace, name) for name in secret_names(manifest)}
+        refs = {
+            Ref("v1", "Secret", namespace, name) for name in secret_names(manifest, optional=True)
+        }
         outside = sorted(refs - rendered, key=lambda ref: ref.name)
         if not outside:
             continue

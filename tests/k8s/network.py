@@ -151,6 +151,9 @@ def _outgoing(cluster: _Cluster, workload: Manifest) -> Iterator[Flow]:
     for url, why in cluster.urls(workload):
         parts = urlsplit(url)
         assert parts.hostname is not None
+        if parts.hostname.endswith(".invalid"):
+            # Such a host means none.
+            continue
         port, named = parts.port or DEFAULT_PORTS[parts.scheme], True
         if "." in parts.hostname:
             yield Flow(source, Peer("outside"), port, why=why)

@@ -31,7 +31,7 @@ SPINKUBE = REPOSITORY / "spinkube"
 OVERLAYS = sorted(path.name for path in (SPINKUBE / "overlays").iterdir())
 COMBINATIONS = sorted(path.name for path in (SPINKUBE / "tests").iterdir() if path.is_dir())
 
-# In the order in which an overlay lists them: `multi-site` takes away what others gave.
+# In the order in which an overlay lists them: `edge-only` takes away what others gave.
 COMPONENTS = (
     "shim-manual",
     "shim-rcm",
@@ -44,12 +44,15 @@ COMPONENTS = (
     "ingress",
     "gateway",
     "multi-site",
+    "edge-only",
 )
 EXCLUSIVE = (
     {"shim-manual", "shim-rcm"},
     {"autoscaling-hpa", "autoscaling-keda"},
-    # Ollama serves the backend, which a site with a far cloud does not have.
-    {"ollama", "multi-site"},
+    # Ollama serves the backend, which such a site does not have.
+    {"ollama", "edge-only"},
+    # One brings the other.
+    {"multi-site", "edge-only"},
 )
 
 

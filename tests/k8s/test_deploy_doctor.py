@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +39,13 @@ def node(name: str, **allocatable: str) -> dict[str, Any]:
             "nodeInfo": {"kubeletVersion": "v1.37.0"},
         },
     }
+
+
+@pytest.fixture
+def api_keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"acme": {"keys": [sha256(b"a key").hexdigest()]}}))
+    return path
 
 
 @pytest.fixture
@@ -83,8 +93,10 @@ def healthy(world: World) -> World:
 
 
 @pytest.mark.parametrize("overlay", ["dev", "gpu", "k3s-edge", "production"])
-def test_doctor_of_a_healthy_cluster_finds_nothing_missing(healthy: World, overlay: str) -> None:
-    healthy.deploy("secrets", overlay)
+def test_doctor_of_a_healthy_cluster_finds_nothing_missing(
+    healthy: World, overlay: str, api_keys: Path
+) -> None:
+    healthy.deploy("secrets", overlay, "--api-keys", str(api_keys))
     code, output = healthy.deploy("doctor", overlay)
     assert code == 0, output
     assert output.rstrip().endswith("nothing is missing")
@@ -240,6 +252,18 @@ def one_gpu(world: World) -> None:
         ),
         (
             "gpu",
+            without("Secret", "edge-api-keys"),
+            "warn    API keys: there are none: the edge is open to everybody who reaches it",
+            "scripts/deploy.py secrets OVERLAY --api-keys FILE",
+        ),
+        (
+            "production",
+            without("Secret", "edge-api-keys"),
+            "MISSING Secret edge-api-keys: is not in inference-anywhere",
+            "scripts/deploy.py secrets OVERLAY --api-keys FILE",
+        ),
+        (
+            "gpu",
             forbidden("patch", "deployments"),
             "MISSING rights: this user may not patch deployments.apps",
             "docs/deploy.md, section Permissions",
@@ -253,9 +277,14 @@ def one_gpu(world: World) -> None:
     ],
 )
 def test_doctor_one_thing_spoilt_is_found_with_its_fix(
-    healthy: World, overlay: str, spoil: Callable[[World], None], finding: str, fix: str
+    healthy: World,
+    overlay: str,
+    spoil: Callable[[World], None],
+    finding: str,
+    fix: str,
+    api_keys: Path,
 ) -> None:
-    healthy.deploy("secrets", overlay)
+    healthy.deploy("secrets", overlay, "--api-keys", str(api_keys))
     spoil(healthy)
     code, output = healthy.deploy("doctor", overlay)
     assert finding in output

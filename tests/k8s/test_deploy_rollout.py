@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from k8s.conftest import World
@@ -207,9 +209,43 @@ def test_secrets_are_made_once_and_match_each_other(world: World) -> None:
     assert hashlib.sha256(found[1].encode()).hexdigest() in base64.b64decode(users).decode()
     code, output = world.deploy("secrets", "production")
     assert code == 0
-    assert "all secrets are there" in output
+    assert "the store's secrets are there" in output
     again = world.api.get_object("Secret", "edge-runtime-config")["data"]["runtime-config.toml"]
     assert again == config
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[]", "the API keys are no JSON object like"),
+        ("{", "the API keys are no JSON object like"),
+        ('{"acme": {}}', "KeyError: 'keys'"),
+        ('{"acme": {"keys": ["sk-in-the-clear"]}}', "is kept as the SHA-256 of the key"),
+        ('{"acme": {"keys": []}}', "is kept as the SHA-256 of the key"),
+    ],
+)
+def test_secrets_api_keys_that_are_none_are_refused(
+    world: World, tmp_path: Path, content: str, complaint: str
+) -> None:
+    (tmp_path / "keys.json").write_text(content)
+    code, output = world.deploy("secrets", "dev", "--api-keys", str(tmp_path / "keys.json"))
+    assert code == 1
+    assert complaint in output
+    assert "sk-in-the-clear" not in output
+    assert world.api.of_kind("Secret") == []
+
+
+def test_secrets_changed_api_keys_roll_the_edge(world: World, tmp_path: Path) -> None:
+    images = ("--image", "edge=me/edge:1", "--image", "gpu-backend=me/backend:1")
+    world.deploy("secrets", "spinkube/tests/smallest")
+    assert world.deploy("apply", "spinkube/tests/smallest", *images)[0] == 0
+    keys = tmp_path / "keys.json"
+    keys.write_text('{"acme": {"keys": ["' + "a" * 64 + '"]}}')
+    code, output = world.deploy("secrets", "spinkube/tests/smallest", "--api-keys", str(keys))
+    assert code == 0, output
+    code, output = world.deploy("plan", "spinkube/tests/smallest", *images)
+    assert "~ SpinApp/inference-anywhere" in output
+    assert "1 to update" in output
 
 
 def test_secrets_half_there_are_not_guessed(world: World) -> None:

@@ -147,7 +147,7 @@ def test_dockerfile_context_holds_what_is_copied_and_nothing_else(name: str) -> 
 def test_cuda_image_has_no_cpu_runtime_and_finds_its_libraries() -> None:
     pins = (REPOSITORY / "requirements/cuda.txt").read_text()
     assert "onnxruntime-gpu==" in pins
-    assert "[cuda]" in " ".join(of_stage("Dockerfile.cuda", "build", "RUN"))
+    assert "[cuda,tracing]" in " ".join(of_stage("Dockerfile.cuda", "build", "RUN"))
     folders = environment("Dockerfile.cuda")["LD_LIBRARY_PATH"].split(":")
     assert [folder.rpartition("site-packages/")[2] for folder in folders] == [
         "nvidia/cu13/lib",

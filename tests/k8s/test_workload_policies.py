@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 
-from k8s.rendered import COMBINATIONS, OVERLAYS, SPINKUBE, Objects, load, pod_spec
+from k8s.rendered import (
+    COMBINATIONS,
+    OVERLAYS,
+    REPOSITORY,
+    SPINKUBE,
+    Objects,
+    load,
+    pod_spec,
+)
 from kustomization import Manifest
 
 EVERYTHING = ["base", *OVERLAYS, *COMBINATIONS]
+SIZES = ("cache_sets", "cache_max_entry_bytes", "records_capacity")
+# Measured records have a few hundred; the store adds its own overhead per key.
+RECORD_BYTES = 2048
 OWN_IMAGES = "registry.example.com/inference-anywhere/"
 DEV_IMAGES = "localhost:5001/inference-anywhere/"
 
@@ -160,7 +173,7 @@ def test_backend_grace_period_covers_stop_delay_and_drain(name: str) -> None:
     objects = load(name)
     deployment = objects.find("Deployment", "gpu-backend")
     if deployment is None:
-        assert "multi-site" in (SPINKUBE / _folder(name) / "kustomization.yaml").read_text()
+        assert "edge-only" in (SPINKUBE / _folder(name) / "kustomization.yaml").read_text()
         return
     pod = deployment["spec"]["template"]["spec"]
     delay_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -214,6 +227,29 @@ def test_gpu_backend_asks_for_one_gpu_and_tolerates_its_taint() -> None:
     assert spec["containers"][0]["image"] == f"{OWN_IMAGES}gpu-backend-cuda:0.1.0"
 
 
+def test_store_holds_the_largest_cache_and_spool_that_the_edge_may_keep() -> None:
+    """A full store refuses writes: the edge's own bounds must fit into it with room to spare."""
+    variables = tomllib.loads((REPOSITORY / "spin.toml").read_text())["variables"]
+    bound = {name: int(variables[name]["default"]) for name in SIZES}
+    cache = bound["cache_sets"] * 4 * bound["cache_max_entry_bytes"]
+    spool = bound["records_capacity"] * RECORD_BYTES
+    settings = load("base").generated("ConfigMap", "redis-settings")["data"]["valkey.conf"]
+    found = re.search(r"^maxmemory (\d+)mb$", settings, re.MULTILINE)
+    assert found is not None
+    assert cache + spool < int(found[1]) * 2**20 * 0.8
+
+
+def test_production_edge_does_not_start_without_api_keys() -> None:
+    def keys(name: str) -> dict[str, Any]:
+        variables = load(name).get("SpinApp", "inference-anywhere")["spec"]["variables"]
+        (one,) = [one for one in variables if one["name"] == "api_keys"]
+        reference: dict[str, Any] = one["valueFrom"]["secretKeyRef"]
+        return reference
+
+    assert keys("base")["optional"] is True
+    assert keys("production")["optional"] is False
+
+
 def test_gpu_keeps_wasm_on_labelled_nodes_with_either_installer() -> None:
     runtime_class = load("gpu").get("RuntimeClass", "wasmtime-spin-v2")
     assert runtime_class["scheduling"]["nodeSelector"] == {"spin": "true"}
@@ -226,23 +262,49 @@ def test_keda_scales_the_backend_to_zero_and_never_the_edge() -> None:
     assert objects.get("ScaledObject", "edge")["spec"]["minReplicaCount"] >= 1
 
 
-def test_keda_queries_a_recorded_series() -> None:
-    objects = load("production")
-    recorded = {
-        rule["record"]
+def queries(objects: Objects) -> list[str]:
+    """Every PromQL expression of rules and triggers."""
+    found = [rule["expr"] for rule in prometheus_rules(objects)]
+    for scaled in objects.of_kind("ScaledObject"):
+        found += [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+    return found
+
+
+def prometheus_rules(objects: Objects) -> list[dict[str, Any]]:
+    return [
+        rule
         for rules in objects.of_kind("PrometheusRule")
         for group in rules["spec"]["groups"]
         for rule in group["rules"]
-        if "record" in rule
-    }
-    queries = [
-        trigger["metadata"]["query"]
-        for scaled in objects.of_kind("ScaledObject")
-        for trigger in scaled["spec"]["triggers"]
     ]
-    named = {series for query in queries for series in re.findall(r"\w+:\w+:\w+", query)}
-    assert named
-    assert named <= recorded
+
+
+def test_queries_name_series_that_somebody_makes() -> None:
+    from gpu_backend.monitoring import metrics
+
+    objects = load("production")
+    recorded = {rule["record"] for rule in prometheus_rules(objects) if "record" in rule}
+    source = inspect.getsource(metrics)
+    # Counted by Spin (crates/trigger-http, `spin.request_count`), and by Prometheus itself.
+    made = {"spin_request_count_total", "up"}
+    named = {
+        series
+        for query in queries(objects)
+        for series in re.findall(
+            r"[a-z_]+(?::[a-z0-9_]+)+|\b(?:backend|spin)_[a-z_]+|\bup\b", query
+        )
+    }
+    assert named & recorded
+    backend = {series for series in named if series.startswith("backend_")}
+    assert backend
+    assert all(f'"{series.removesuffix("_total")}"' in source for series in backend)
+    assert named <= recorded | made | backend
+
+
+@pytest.mark.parametrize("name", ["production", "everything", "hpa-observed-ingress"])
+def test_queries_are_valid_promql(name: str) -> None:
+    for query in queries(load(name)):
+        assert promql_parser.parse(query) is not None
 
 
 def test_collector_settings_use_only_what_they_declare() -> None:

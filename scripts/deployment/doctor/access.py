@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from deployment.cluster import Cluster
-from deployment.objects import Ref, secret_names
+from deployment.credentials import API_KEYS
+from deployment.objects import Ref, secret_command, secret_names
 from deployment.release import namespace_of
 from kustomization import Manifest
 
@@ -73,8 +74,18 @@ def _check_secrets(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[
         if cluster.find(Ref("v1", "Secret", namespace, name)) is not None:
             yield ok(f"Secret {name}", "is there")
         else:
-            fix = "scripts/deploy.py secrets OVERLAY"
+            fix = secret_command(name)
             yield Finding(Level.MISSING, f"Secret {name}", f"is not in {namespace}", fix)
+
+
+def _check_api_keys(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    """API keys."""
+    for app in of_kind(manifests, "SpinApp"):
+        if API_KEYS not in set(secret_names(app, optional=True)) - set(secret_names(app)):
+            continue
+        if cluster.find(Ref("v1", "Secret", app["metadata"]["namespace"], API_KEYS)) is None:
+            message = "there are none: the edge is open to everybody who reaches it"
+            yield Finding(Level.WARNING, "API keys", message, secret_command(API_KEYS))
 
 
 def _check_rights(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Finding]:
@@ -125,5 +136,6 @@ CHECKS: Sequence[Check] = (
     _check_network_policies,
     _check_entry,
     _check_secrets,
+    _check_api_keys,
     _check_rights,
 )
