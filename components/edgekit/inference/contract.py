@@ -80,11 +80,6 @@ class Inference(Protocol):
         ...
 
     @property
-    def deterministic(self) -> bool:
-        """True when the same request to the same model has the same answer."""
-        ...
-
-    @property
     def has_upstream(self) -> bool:
         """True when cluster and cloud may have the model."""
         ...
@@ -100,6 +95,11 @@ class Inference(Protocol):
 
     def canonical(self, exchange: Exchange, /) -> Sequence[bytes]:
         """Receive the body; all that decides on the answer, in its canonical form."""
+        ...
+
+    @property
+    def deterministic(self) -> bool:
+        """True when the same request to the same model has the same answer."""
         ...
 
     def understand(self, exchange: Exchange, /) -> None:

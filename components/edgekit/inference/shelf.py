@@ -56,7 +56,7 @@ class Shelf:
         self._cache = ResponseCache(policy.cache)
         self._leading = False
         self._active = ActiveModel()
-        self.cacheable = may_look_up(rule, asked, deterministic=inference.deterministic)
+        self.cacheable = False
         self.snapshot = Snapshot({})
 
     # --- looking up -----------------------------------------------------------------------------
@@ -65,6 +65,7 @@ class Shelf:
         """Take the request's snapshot, `more_keys` included, and look the answer up in it."""
         inference, exchange = self._inference, self._exchange
         parts = inference.canonical(exchange)
+        self.cacheable = may_look_up(self._rule, self._asked, deterministic=inference.deterministic)
         exchange.end_stage("receive")
         blank = derive_key(
             tenant=exchange.tenant.name, route=inference.kind, request=parts, model_digest=""
