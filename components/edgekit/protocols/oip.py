@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgekit.errors import InvalidInputError, UpstreamUnavailableError
 from edgekit.http import Headers
-from edgekit.processing.tensor import unpack
+from edgekit.processing.tensor import item_size, pack, unpack
 from edgekit.protocols.json_text import parse_json
 
 __all__ = [
@@ -24,7 +26,9 @@ __all__ = [
     "InferAnswer",
     "Tensor",
     "encode_infer_request",
+    "encode_infer_tensors",
     "parse_infer_answer",
+    "parse_output_tensor",
     "read_error_text",
 ]
 
@@ -62,6 +66,11 @@ class InferAnswer:
 
 def encode_infer_request(tensor: Tensor, output: str) -> tuple[bytes, Headers]:
     """Body and fields of a binary request for one output of one input."""
+    return encode_infer_tensors([tensor], output)
+
+
+def encode_infer_tensors(tensors: Sequence[Tensor], output: str) -> tuple[bytes, Headers]:
+    """Body and fields of a binary request for one output of all inputs of a model."""
     head = json.dumps(
         {
             "inputs": [
@@ -71,6 +80,7 @@ def encode_infer_request(tensor: Tensor, output: str) -> tuple[bytes, Headers]:
                     "shape": tensor.shape,
                     "parameters": {"binary_data_size": len(tensor.data)},
                 }
+                for tensor in tensors
             ],
             "outputs": [{"name": output, "parameters": {"binary_data": True}}],
         },
@@ -79,7 +89,7 @@ def encode_infer_request(tensor: Tensor, output: str) -> tuple[bytes, Headers]:
     headers = Headers(
         [("content-type", "application/octet-stream"), (HEADER_LENGTH, str(len(head)))]
     )
-    return head + tensor.data, headers
+    return b"".join([head, *(tensor.data for tensor in tensors)]), headers
 
 
 def parse_infer_answer(headers: Headers, body: bytes, output: str) -> InferAnswer:
@@ -89,16 +99,32 @@ def parse_infer_answer(headers: Headers, body: bytes, output: str) -> InferAnswe
         UpstreamUnavailableError: The answer breaks the protocol, lacks the output, or is not of
             batch size one.
     """
+    version, tensor = parse_output_tensor(headers, body, output)
+    if len(tensor.shape) > 1 and tensor.shape[0] != 1:
+        raise _broken(f"asked for one row, got shape {list(tensor.shape)}")
+    return InferAnswer(version, tuple(unpack(tensor.data, tensor.datatype)))
+
+
+def parse_output_tensor(headers: Headers, body: bytes, output: str) -> tuple[str, Tensor]:
+    """Version that answered (empty when the backend does not say), and the tensor `output`.
+
+    Raises:
+        UpstreamUnavailableError: The answer breaks the protocol, or lacks the output.
+    """
     try:
         head, raw = _split(headers, body)
         document = parse_json(head)
-        values = _output_values(document, raw, output)
+        tensor = _find_output(document, raw, output)
         version = document.get("model_version", "")
     except FAULTS as exc:
-        raise UpstreamUnavailableError(
-            f"the backend's answer breaks the Open Inference Protocol ({_reason(exc)})"
-        ) from exc
-    return InferAnswer(str(version), values)
+        raise _broken(_reason(exc)) from exc
+    return str(version), tensor
+
+
+def _broken(reason: str) -> UpstreamUnavailableError:
+    return UpstreamUnavailableError(
+        f"the backend's answer breaks the Open Inference Protocol ({reason})"
+    )
 
 
 def _split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
@@ -111,31 +137,26 @@ def _split(headers: Headers, body: bytes) -> tuple[bytes, bytes]:
     return body[:size], body[size:]
 
 
-def _output_values(document: dict[str, object], raw: bytes, wanted: str) -> tuple[float, ...]:
+def _find_output(document: dict[str, Any], raw: bytes, wanted: str) -> Tensor:
     outputs = document["outputs"]
     if not isinstance(outputs, list):
         raise TypeError("outputs is no list")
     offset = 0
     for output in outputs:
         size = (output.get("parameters") or {}).get("binary_data_size")
-        if output["name"] == wanted:
-            count = _count(output["shape"])
-            if size is None:
-                values = tuple(map(float, _flatten(output["data"])))
-            else:
-                values = tuple(unpack(raw[offset : offset + size], output["datatype"]))
-            if len(values) != count:
-                raise ValueError(f"output {wanted!r} has {len(values)} values, its shape {count}")
-            return values
-        offset += size or 0
+        if output["name"] != wanted:
+            offset += size or 0
+            continue
+        datatype, shape = output["datatype"], tuple(output["shape"])
+        if size is None:
+            data = pack(_flatten(output["data"]), datatype)
+        else:
+            data = raw[offset : offset + size]
+        count, rest = divmod(len(data), item_size(datatype))
+        if rest or count != math.prod(shape):
+            raise ValueError(f"output {wanted!r} has {count} values, its shape {math.prod(shape)}")
+        return Tensor(wanted, datatype, shape, data)
     raise KeyError(f"output {wanted!r}")
-
-
-def _count(shape: list[int]) -> int:
-    """Values of one row; the batch dimension has to be one."""
-    if len(shape) > 1 and shape[0] != 1:
-        raise ValueError(f"asked for one row, got shape {shape}")
-    return math.prod(shape)
 
 
 def _flatten(data: object) -> list[float]:
