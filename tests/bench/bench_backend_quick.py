@@ -119,7 +119,7 @@ def dense() -> ModelProto:
 def convolution() -> ModelProto:
     """Milliseconds for every row of a 32 x 32 picture, in a batch as well as alone."""
     random = np.random.default_rng(0)
-    channels = (1, 64, 64, 64, 1)
+    channels = (1, 128, 128, 128, 128, 1)
     nodes, weights = [], []
     for i, (before, after) in enumerate(pairwise(channels)):
         names = [f"h{i}" if i else "x", f"w{i}"]

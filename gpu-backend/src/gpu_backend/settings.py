@@ -114,7 +114,7 @@ class Settings:
         0, _number(int, 0, 1024), "0: the cores that affinity and the container's quota leave"
     )
     compute_niceness: int = _setting(
-        10, _number(int, 0, 19), "compute takes what the event loop leaves, so overload stays calm"
+        5, _number(int, 0, 19), "the event loop comes first, so overload stays calm"
     )
     inline_limit_us: int = _setting(
         100,

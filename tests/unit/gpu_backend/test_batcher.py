@@ -281,6 +281,24 @@ async def test_wait_beyond_the_limit_is_refused_until_it_has_shrunk() -> None:
     assert values_of(await admitted.future) == [6]
 
 
+async def test_knock_refuses_what_submit_would_refuse() -> None:
+    service = ServiceTime()
+    service.observe(1, 1.0)
+    batcher, runner, clock = gated(
+        BatchPolicy(max_batch=1), limits=QueueLimits(max_wait_s=1.5), service=service
+    )
+    batcher.knock(3, None)
+    batcher.submit(item(0))
+    await started(runner)
+    batcher.submit(item(1))
+    with pytest.raises(OverloadedError, match="limit is 1500 ms"):
+        batcher.knock(3, None)
+    with pytest.raises(DeadlineExceededError):
+        batcher.knock(0, clock.now() + 0.5)
+    batcher.knock(0, None)
+    await finish(batcher, runner)
+
+
 async def test_urgent_items_are_admitted_past_a_long_queue() -> None:
     service = ServiceTime()
     service.observe(1, 1.0)

@@ -94,7 +94,7 @@ def test_full_manifest_is_read(tmp_path: Path) -> None:
         batching=BatchPolicy(
             16, 500, (4, 8), 4096, Padding(1, (("ids", 7.0),), ("states",)), 2, False
         ),
-        batching_given=True,
+        max_batch_given=True,
         execution=ExecutionHints(
             "cpu", 3, 1, {"arena_extend_strategy": "kSameAsRequested"}, False, False
         ),

@@ -26,7 +26,7 @@ def item(
 
 
 def queue_of(policy: BatchPolicy, *items: Item) -> ItemQueue:
-    queue = ItemQueue(policy)
+    queue = ItemQueue(policy, ServiceTime())
     for each in items:
         queue.push(each)
     return queue
@@ -35,16 +35,16 @@ def queue_of(policy: BatchPolicy, *items: Item) -> ItemQueue:
 def test_take_respects_max_batch_and_lets_smaller_items_fill_up() -> None:
     first, big, small = item(3), item(3), item(1)
     queue = queue_of(BatchPolicy(max_batch=4), first, big, small)
-    assert queue.take() == [first, small]
-    assert queue.take() == [big]
-    assert queue.take() == []
+    assert queue.take(0.0) == [first, small]
+    assert queue.take(0.0) == [big]
+    assert queue.take(0.0) == []
     assert len(queue) == queue.rows == 0
 
 
 def test_take_prefers_items_of_like_length_when_padding() -> None:
     head, long, near, nearer = item(length=10), item(length=90), item(length=14), item(length=9)
     queue = queue_of(BatchPolicy(max_batch=3, padding=Padding()), head, long, near, nearer)
-    assert queue.take() == [head, nearer, near]
+    assert queue.take(0.0) == [head, nearer, near]
 
 
 def test_take_stays_within_the_token_budget() -> None:
@@ -52,29 +52,42 @@ def test_take_stays_within_the_token_budget() -> None:
     items = [item(length=length) for length in (10, 10, 10, 20, 10)]
     queue = queue_of(policy, *items)
     # 4 x 10 fits; with the item of 20 it would be 2 x 20, but only instead of the others.
-    assert queue.take() == [items[0], items[1], items[2], items[4]]
-    assert queue.take() == [items[3]]
+    assert queue.take(0.0) == [items[0], items[1], items[2], items[4]]
+    assert queue.take(0.0) == [items[3]]
 
 
 def test_take_gives_an_item_beyond_the_budget_alone() -> None:
     policy = BatchPolicy(padding=Padding(), token_budget=40)
     huge, small = item(length=500), item(length=5)
     queue = queue_of(policy, huge, small)
-    assert queue.take() == [huge]
+    assert queue.take(0.0) == [huge]
 
 
 def test_take_stops_at_the_largest_preferred_size_reached() -> None:
     items = [item() for _ in range(13)]
     queue = queue_of(BatchPolicy(max_batch=16, preferred_rows=(4, 8)), *items)
-    assert queue.take() == items[:8]
-    assert queue.take() == items[8:12]
-    assert queue.take() == items[12:]
+    assert queue.take(0.0) == items[:8]
+    assert queue.take(0.0) == items[8:12]
+    assert queue.take(0.0) == items[12:]
 
 
 def test_take_serves_urgent_levels_first_and_fills_up_from_others() -> None:
     low, high = item(urgency=6), item(urgency=1)
     queue = queue_of(BatchPolicy(), low, high)
-    assert queue.take() == [high, low]
+    assert queue.take(0.0) == [high, low]
+
+
+def test_take_grows_a_batch_no_further_than_its_deadlines_allow() -> None:
+    service = ServiceTime()
+    service.observe(1, 0.1)  # and so 0.1 s for each row
+    queue = ItemQueue(BatchPolicy(), service)
+    items = [item() for _ in range(6)]
+    for each, deadline in zip(items, (None, 10.35, None, 10.25, None, 10.9), strict=True):
+        each.deadline = deadline
+        queue.push(each)
+    # Three rows end at 10.3: in time for the second, too late for the fourth.
+    assert queue.take(10.0) == items[:3]
+    assert queue.take(10.0) == [items[3], items[4]]
 
 
 def test_ahead_counts_only_what_is_as_urgent() -> None:
@@ -170,17 +183,17 @@ def test_admission_refuses_when_only_the_queue_breaks_the_deadline() -> None:
     queue = queue_of(policy, *(item() for _ in range(5)))
     door = admission(queue, policy)
     with pytest.raises(OverloadedError) as caught:
-        door.check(item(), budget_s=0.4, is_busy=True, busy_s=0)
+        door.check(1, 3, budget_s=0.4, is_busy=True, busy_s=0)
     assert caught.value.retry_after_s == pytest.approx(0.2)
     with pytest.raises(DeadlineExceededError):
-        door.check(item(), budget_s=0.05, is_busy=True, busy_s=0)
-    door.check(item(), budget_s=0.7, is_busy=True, busy_s=0)
+        door.check(1, 3, budget_s=0.05, is_busy=True, busy_s=0)
+    door.check(1, 3, budget_s=0.7, is_busy=True, busy_s=0)
 
 
 def test_admission_of_an_idle_model_never_waits() -> None:
     policy = BatchPolicy()
-    admission(ItemQueue(policy), policy, max_wait_s=0.001).check(
-        item(), None, is_busy=False, busy_s=0
+    admission(ItemQueue(policy, ServiceTime()), policy, max_wait_s=0.001).check(
+        1, 3, None, is_busy=False, busy_s=0
     )
 
 
@@ -189,9 +202,19 @@ def test_admission_of_an_idle_model_trusts_what_was_seen_not_what_is_feared() ->
     policy, service = BatchPolicy(), ServiceTime()
     service.observe(1, 0.01)
     service.observe(2, 9.0)
-    door = Admission(policy, QueueLimits(), ItemQueue(policy), service)
+    door = Admission(policy, QueueLimits(), ItemQueue(policy, service), service)
     assert service.predict(1) > 1
-    door.check(item(), budget_s=0.1, is_busy=False, busy_s=0)
+    door.check(1, 3, budget_s=0.1, is_busy=False, busy_s=0)
+
+
+def test_promise_adds_what_expectations_miss() -> None:
+    service = ServiceTime()
+    for _ in range(50):
+        service.observe(1, 0.1)
+    assert service.promise(1) == pytest.approx(0.1)
+    for seconds in (0.05, 0.15) * 40:
+        service.observe(1, seconds)
+    assert 0.15 < service.promise(1) < 0.3
 
 
 def test_least_duration_is_forgotten_slowly() -> None:

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fakes.backend_app import make_repository, running_app
 from fakes.onnx_models import classifier, first_row, identity, lookup, save, write_model
+from gpu_backend.batching.estimator import ServiceTime
 from gpu_backend.dataplane import Dataplane, Tensor
 from gpu_backend.errors import (
     ExecutionProviderError,
@@ -26,6 +27,7 @@ from gpu_backend.errors import (
     ModelNotReadyError,
 )
 from gpu_backend.execution.datatypes import BY_NAME
+from gpu_backend.repository.calibration import Calibration
 from gpu_backend.repository.repository import Repository
 
 
@@ -424,3 +426,47 @@ async def test_two_hundred_swaps_under_load_fail_no_request_and_leak_nothing(
 def _resident_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def calibration(*best: tuple[int, float], length: int = 1) -> Calibration:
+    return Calibration(ServiceTime(), best, length)
+
+
+def test_batches_are_capped_where_rows_become_slower() -> None:
+    # 250, 256, 240 and 170 rows per second.
+    measured = calibration((1, 0.004), (2, 0.0078), (4, 0.0167), (8, 0.047))
+    assert measured.worthwhile_rows() == 1
+
+
+@pytest.mark.parametrize(
+    "best",
+    [
+        ((1, 0.004), (2, 0.006), (4, 0.010)),  # still gaining where the measurement ended
+        ((1, 0.004), (2, 0.008), (4, 0.016)),  # neither gaining nor losing
+        ((1, 0.0001), (2, 0.0009), (4, 0.002)),  # too short to be trusted
+        ((1, 2.0),),
+        ((1, 0.0),),
+    ],
+)
+def test_batches_are_left_alone_where_nothing_speaks_against_them(
+    best: tuple[tuple[int, float], ...],
+) -> None:
+    assert calibration(*best).worthwhile_rows() is None
+
+
+@pytest.mark.parametrize(
+    ("best", "hint", "units"),
+    [
+        (((1, 20e-6), (8, 55e-6)), None, 1 + 980e-6 / 5e-6),
+        (((1, 200e-6), (8, 550e-6)), None, 0),
+        (((1, 200e-6), (8, 550e-6)), True, float("inf")),
+        (((1, 20e-6), (8, 55e-6)), False, 0),
+        (((1, 20e-6), (8, 20e-6)), None, float("inf")),
+        (((1, 50e-6),), None, 1 + 950e-6 / 50e-6),
+    ],
+)
+def test_small_models_belong_on_the_event_loop(
+    best: tuple[tuple[int, float], ...], hint: bool | None, units: float
+) -> None:
+    assert calibration(*best).inline_units(hint, 100e-6) == pytest.approx(units)
+    assert calibration(*best, length=3).inline_units(hint, 100e-6) == pytest.approx(units * 3)

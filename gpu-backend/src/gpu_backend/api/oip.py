@@ -94,6 +94,7 @@ class InferRoute:
             with self._tracer.span(b"infer", name, fields):
                 # The body comes first: an answer that overtakes it breaks clients' connections.
                 body = await read_body(receive, fields, self._max_body_bytes)
+                self._knock(name, version, fields, arrived)
                 body = await self._decompressed(body, fields)
                 message, result = await self._infer(name, version, body, fields, arrived, scope)
                 headers, parts = await self._encoded(message, result, fields)
@@ -104,6 +105,12 @@ class InferRoute:
                 await self._refuse(scope, send, fields, exc)
         finally:
             self._dataplane.count(name, outcome, perf_counter() - arrived)
+
+    def _knock(self, name: str, version: str | None, fields: Fields, arrived: float) -> None:
+        """Under overload, refuse at the least cost: nothing of the body is looked at."""
+        model = self._dataplane.repository.find(name, version)
+        if model is not None and model.batcher.queued:
+            model.batcher.knock(read_urgency(fields, {}), read_deadline(fields, {}, arrived))
 
     async def _infer(
         self,

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 from gpu_backend.batching.estimator import ServiceTime
-from gpu_backend.batching.item import Item
 from gpu_backend.batching.policy import BatchPolicy
 from gpu_backend.batching.queue import ItemQueue
 from gpu_backend.errors import DeadlineExceededError, OverloadedError
@@ -42,11 +41,14 @@ class Admission:
         self._queue = queue
         self._service = service
 
-    def check(self, item: Item, budget_s: float | None, *, is_busy: bool, busy_s: float) -> None:
-        """Nothing when `item` may wait.
+    def check(
+        self, units: int, urgency: int, budget_s: float | None, *, is_busy: bool, busy_s: float
+    ) -> None:
+        """Nothing when a new item may wait.
 
         Args:
-            item: Not yet queued.
+            units: Of the item.
+            urgency: Of the item.
             budget_s: Seconds until its deadline; None without one.
             is_busy: No executor is free.
             busy_s: Seconds until an executor is expected to be free.
@@ -63,8 +65,8 @@ class Admission:
         queued = len(self._queue)
         if not queued and not is_busy:
             return
-        own_s = self._service.predict(item.units)
-        wait_s = self.expected_wait(item.urgency, busy_s)
+        own_s = self._service.promise(units)
+        wait_s = self.expected_wait(urgency, busy_s)
         if queued >= self._limits.max_items:
             raise OverloadedError(
                 f"{queued} requests wait for this model, the limit is {self._limits.max_items}",

@@ -94,7 +94,7 @@ class Batcher:
         self._inline_units = inline_units
         self._loop = asyncio.get_running_loop()
         self._clock = clock or LoopClock(self._loop)
-        self._queue = ItemQueue(policy)
+        self._queue = ItemQueue(policy, self._service)
         self._admission = Admission(policy, self._limits, self._queue, self._service)
         self._workers = Workers(name, policy.instances, niceness)
         self._running: dict[int, float] = {}
@@ -127,6 +127,16 @@ class Batcher:
         """True when an item of `units` would run on a thread: long enough to watch its client."""
         return units > self._inline_units
 
+    def knock(self, urgency: int, deadline: float | None) -> None:
+        """Refuse what `submit` would refuse in any case, before a body is parsed for it.
+
+        Raises:
+            OverloadedError: As `submit`.
+            DeadlineExceededError: As `submit`.
+        """
+        if len(self._queue):
+            self._admit(1, urgency, deadline, self._clock.now())
+
     def submit(self, item: Item, deadline: float | None = None) -> Ticket:
         """Admit `item` or refuse it.
 
@@ -149,10 +159,7 @@ class Batcher:
         if flight is not None:
             self.stats.collapsed += 1
             return self._join(flight, deadline, now)
-        budget_s = None if deadline is None else deadline - now
-        is_busy = len(self._running) >= self._policy.instances
-        busy_s = self._busy_for(now) if is_busy else 0.0
-        self._admission.check(item, budget_s, is_busy=is_busy, busy_s=busy_s)
+        self._admit(item.units, item.urgency, deadline, now)
         item.enqueued = now
         if item.flight_key is not None:
             self._flights[item.flight_key] = item
@@ -198,6 +205,12 @@ class Batcher:
             self._workers.close()
         return True
 
+    def _admit(self, units: int, urgency: int, deadline: float | None, now: float) -> None:
+        budget_s = None if deadline is None else deadline - now
+        is_busy = len(self._running) >= self._policy.instances
+        busy_s = self._busy_for(now) if is_busy else 0.0
+        self._admission.check(units, urgency, budget_s, is_busy=is_busy, busy_s=busy_s)
+
     # -- tickets -------------------------------------------------------------------------------
 
     def _find_flight(self, item: Item) -> Item | None:
@@ -211,7 +224,7 @@ class Batcher:
 
     def _join(self, item: Item, deadline: float | None, now: float) -> Ticket:
         ticket = Ticket(item, self._loop.create_future(), deadline)
-        item.tickets.append(ticket)
+        item.add(ticket)
         if deadline is not None:
             ticket.timer = self._clock.call_later(deadline - now, lambda: self._expire(ticket))
         return ticket
@@ -254,7 +267,7 @@ class Batcher:
         while len(self._running) < self._policy.instances and len(self._queue):
             if self._policy.max_delay_us and self._should_wait():
                 return
-            batch = self._without_late(self._queue.take())
+            batch = self._without_late(self._queue.take(self._clock.now()))
             if batch and self._start(batch):
                 # It ran right here: let the loop breathe before the next one does.
                 self._plan_dispatch()
@@ -278,7 +291,7 @@ class Batcher:
 
     def _without_late(self, batch: list[Item]) -> list[Item]:
         """`batch` without the items that cannot make their deadline: they cost nothing."""
-        if not any(ticket.deadline is not None for item in batch for ticket in item.tickets):
+        if all(item.deadline is None for item in batch):
             return batch
         now = self._clock.now()
         in_time = _until(batch, now + self._service.predict(_units(batch)))
@@ -425,12 +438,7 @@ class Batcher:
 
 def _until(batch: Sequence[Item], end: float) -> list[Item]:
     """Items that somebody still wants at `end`."""
-    kept = []
-    for item in batch:
-        latest = item.latest_deadline()
-        if latest is None or latest >= end:
-            kept.append(item)
-    return kept
+    return [item for item in batch if item.deadline is None or item.deadline >= end]
 
 
 def _units(batch: Sequence[Item]) -> int:

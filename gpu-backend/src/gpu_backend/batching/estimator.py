@@ -14,6 +14,9 @@ __all__ = ["ServiceTime"]
 _FADE = 0.95
 """Weight that an observation keeps when the next arrives: about the last twenty count."""
 
+_PROMISE_SPREADS = 2.0
+"""Mean misses added to a promise: about nine of ten are kept."""
+
 _FORGET = 1.01
 """Growth of the least duration with every execution: after seventy it has doubled."""
 
@@ -21,15 +24,20 @@ _FORGET = 1.01
 class ServiceTime:
     """Predicts the duration of an execution from its units."""
 
-    __slots__ = ("_n", "_x", "_xx", "_xy", "_y", "least_s")
+    __slots__ = ("_n", "_x", "_xx", "_xy", "_y", "least_s", "spread_s")
 
     def __init__(self) -> None:
+        self.spread_s = 0.0
+        """By how much executions miss what was expected, on average."""
         self.least_s = 0.0
         """Duration of the fastest of the recent executions, whatever its units."""
         self._n = self._x = self._y = self._xx = self._xy = 0.0
 
     def observe(self, units: float, seconds: float) -> None:
         """Learn from one execution."""
+        if self._n:
+            miss = abs(seconds - self.predict(units))
+            self.spread_s = self.spread_s * _FADE + miss * (1 - _FADE)
         self.least_s = min(seconds, self.least_s * _FORGET) if self._n else seconds
         self._n = self._n * _FADE + 1.0
         self._x = self._x * _FADE + units
@@ -53,3 +61,7 @@ class ServiceTime:
         """Seconds that an execution of `units` is expected to take."""
         base, slope = self.line()
         return base + slope * units
+
+    def promise(self, units: float) -> float:
+        """Seconds within which an execution of `units` most probably ends: for deadlines."""
+        return self.predict(units) + _PROMISE_SPREADS * self.spread_s

@@ -48,10 +48,12 @@ class Item:
         urgency: 0 to `LEVELS` - 1.
         enqueued: Clock time of admission.
         tickets: Whoever waits; empty once nobody does.
+        deadline: Clock time until which somebody wants it; None without end.
         queued: Waits in the queue; False while it runs and after.
     """
 
     __slots__ = (
+        "deadline",
         "enqueued",
         "feeds",
         "flight_key",
@@ -80,6 +82,7 @@ class Item:
         self.flight_key = flight_key
         self.urgency = urgency
         self.enqueued = 0.0
+        self.deadline: float | None = 0.0
         self.tickets: list[Ticket] = []
         self.queued = False
 
@@ -88,14 +91,13 @@ class Item:
         """What it costs, in the units of `ServiceTime`."""
         return self.rows * self.length if self.length else self.rows
 
-    def latest_deadline(self) -> float | None:
-        """Until when somebody still wants it; None without end."""
-        latest = 0.0
-        for ticket in self.tickets:
-            if ticket.deadline is None:
-                return None
-            latest = max(latest, ticket.deadline)
-        return latest
+    def add(self, ticket: Ticket) -> None:
+        """One more waiter."""
+        self.tickets.append(ticket)
+        if ticket.deadline is None:
+            self.deadline = None
+        elif self.deadline is not None:
+            self.deadline = max(self.deadline, ticket.deadline)
 
 
 class Ticket:

@@ -2,7 +2,8 @@
 
 Levels are strict: nothing of a level runs while a more urgent one has items. Within a level
 items go in order of arrival, except that items which can share an execution with the first
-may overtake others that cannot.
+may overtake others that cannot. A batch grows no further than its items' deadlines allow: who
+was admitted is not made late by who came after.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
 
+from gpu_backend.batching.estimator import ServiceTime
 from gpu_backend.batching.item import LEVELS, Item
 from gpu_backend.batching.policy import BatchPolicy
 
@@ -23,8 +25,9 @@ _WINDOW = 4
 class ItemQueue:
     """Items by level. Every operation but `take` is O(1); `take` looks at a bounded window."""
 
-    def __init__(self, policy: BatchPolicy) -> None:
+    def __init__(self, policy: BatchPolicy, service: ServiceTime) -> None:
         self._policy = policy
+        self._service = service
         # Ordered dicts, because a waiter that leaves takes its item out of the middle at once.
         self._levels: list[OrderedDict[Item, None]] = [OrderedDict() for _ in range(LEVELS)]
         self._rows = [0] * LEVELS
@@ -70,17 +73,17 @@ class ItemQueue:
                 return next(iter(level))
         return None
 
-    def take(self) -> list[Item]:
+    def take(self, now: float) -> list[Item]:
         """The next items to run together, removed from the queue; none when it is empty."""
         head = self.first()
         if head is None:
             return []
-        batch = self._choose(head)
+        batch = self._choose(head, now)
         for item in batch:
             self.remove(item)
         return batch
 
-    def _choose(self, head: Item) -> list[Item]:
+    def _choose(self, head: Item, now: float) -> list[Item]:
         policy = self._policy
         if head.shape_key is None or self._count == 1:
             return [head]
@@ -89,17 +92,27 @@ class ItemQueue:
         if policy.padding is not None:
             # The closest in length first: every row is padded to the longest.
             company.sort(key=lambda item: abs(item.length - head.length))
-        batch, rows, length = [head], head.rows, head.length
+        batch, rows, length, deadline = [head], head.rows, head.length, head.deadline
         for item in company:
             longest = max(length, item.length)
-            if rows + item.rows > policy.max_batch:
+            if not self._fits(rows + item.rows, longest):
                 continue
-            if policy.token_budget and (rows + item.rows) * longest > policy.token_budget:
-                continue
+            if deadline is not None or item.deadline is not None:
+                units = (rows + item.rows) * max(1, longest)
+                soonest = min(d for d in (deadline, item.deadline) if d is not None)
+                if now + self._service.promise(units) > soonest:
+                    continue
+                deadline = soonest
             batch.append(item)
             rows += item.rows
             length = longest
         return self._stop_at_preferred(batch, rows)
+
+    def _fits(self, rows: int, length: int) -> bool:
+        policy = self._policy
+        if rows > policy.max_batch:
+            return False
+        return not policy.token_budget or rows * length <= policy.token_budget
 
     def _stop_at_preferred(self, batch: list[Item], rows: int) -> list[Item]:
         reached = [size for size in self._policy.preferred_rows if size <= rows]

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpu_backend.errors import BackendError
 from gpu_backend.execution.session import OnnxSession, TensorSpec
-from gpu_backend.repository.loader import sample_feeds
+from gpu_backend.repository.calibration import sample_feeds
 from gpu_backend.repository.manifest import ImageHints, OutputHints, Warmup
 
 __all__ = ["Findings", "inspect"]

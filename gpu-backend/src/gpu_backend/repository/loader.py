@@ -7,33 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
-import numpy as np
-
-from gpu_backend.batching.estimator import ServiceTime
 from gpu_backend.errors import BackendError, ModelInvalidError
-from gpu_backend.execution.datatypes import Array
 from gpu_backend.execution.providers import choose
 from gpu_backend.execution.session import OnnxSession, SessionOptions, TensorSpec
+from gpu_backend.repository.calibration import Calibration, calibrate, sample_feeds
 from gpu_backend.repository.files import ModelFolder, digest_version
 from gpu_backend.repository.manifest import (
     ImageHints,
     Manifest,
     TextHints,
-    Warmup,
     read_manifest,
 )
 from gpu_backend.repository.model import LoadedModel
 
-__all__ = ["Loader", "check_hints", "sample_feeds"]
+__all__ = ["Loader", "check_hints"]
 
 _log = logging.getLogger(__name__)
-
-_MEASURE_RUNS = 5
-
-_INLINE_BATCH_FACTOR = 10
-
-_MEASURE_S = 0.5
-"""Per batch size; a model that takes seconds is measured once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +73,12 @@ class Loader:
                 session.run(sample_feeds(session.inputs, sample))
             placement = session.end_profile()
             batchable = _is_batchable(manifest, session)
-            speed = _measure(manifest, session, batchable)
+            calibration = calibrate(manifest, session, batchable)
         except BackendError as exc:
             session.close()
             raise ModelInvalidError(exc.message) from exc
+        if batchable and not manifest.max_batch_given:
+            manifest = _cap(manifest, calibration)
         return LoadedModel(
             manifest,
             version,
@@ -95,11 +86,22 @@ class Loader:
             session,
             placement,
             batchable,
-            speed.service,
-            speed.inline_units(hints.inline, self.inline_limit_s),
+            calibration.service,
+            calibration.inline_units(hints.inline, self.inline_limit_s),
             folder.size_bytes(version),
             perf_counter() - started,
         )
+
+
+def _cap(manifest: Manifest, calibration: Calibration) -> Manifest:
+    """`manifest` with the batch size that the warm-up found worthwhile."""
+    if manifest.batching.padding is not None:
+        return manifest  # what pays depends on lengths that no sample stands for
+    rows = calibration.worthwhile_rows()
+    if rows is None:
+        return manifest
+    _log.info("model %s: batches beyond %d rows are slower by the row", manifest.name, rows)
+    return replace(manifest, batching=replace(manifest.batching, max_batch=rows))
 
 
 def _is_batchable(manifest: Manifest, session: OnnxSession) -> bool:
@@ -114,7 +116,7 @@ def _is_batchable(manifest: Manifest, session: OnnxSession) -> bool:
     if manifest.batching.max_batch == 1:
         return False
     reason = _why_not_batchable(manifest, session)
-    if reason and manifest.batching_given:
+    if reason and manifest.max_batch_given:
         raise ModelInvalidError(f"[batching] max_batch is above 1, but {reason}")
     return not reason
 
@@ -134,69 +136,6 @@ def _why_not_batchable(manifest: Manifest, session: OnnxSession) -> str:
         if output.ndim == 0 or output.shape[0] != 2:
             return f"output {spec.name!r} has shape {list(output.shape)} for a batch of two"
     return ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Speed:
-    """What the warm-up learnt: the expected duration, and the best seen per number of units."""
-
-    service: ServiceTime
-    best: tuple[tuple[int, float], ...]
-
-    def inline_units(self, hint: bool | None, limit_s: float) -> float:
-        """How many units an execution on the event loop may have.
-
-        By the best times, not the expected ones: on a busy machine those would flutter.
-
-        Args:
-            hint: Of the manifest; None leaves it to the measurement.
-            limit_s: What one item may take. A batch may take `_INLINE_BATCH_FACTOR` times as
-                long: enough for a full batch of a small model, too short for others to notice.
-        """
-        units, first_s = self.best[0]
-        if hint is not None:
-            return float("inf") if hint else 0.0
-        if first_s > limit_s:
-            return 0.0
-        more_units, more_s = self.best[-1]
-        slope = max(0.0, more_s - first_s) / (more_units - units) if more_units > units else first_s
-        spare_s = limit_s * _INLINE_BATCH_FACTOR - first_s
-        return units + spare_s / slope if slope else float("inf")
-
-
-def _measure(manifest: Manifest, session: OnnxSession, batchable: bool) -> _Speed:
-    """How long executions take, by a few runs of the first sample at two batch sizes."""
-    service = ServiceTime()
-    best: list[tuple[int, float]] = []
-    for rows in (1, min(8, manifest.batching.max_batch)) if batchable else (1,):
-        sample = replace(manifest.warmup[0], rows=rows)
-        feeds = sample_feeds(session.inputs, sample)
-        units = rows * _length(manifest, session.inputs, feeds)
-        session.run(feeds)  # the first of a new shape allocates
-        until = perf_counter() + _MEASURE_S
-        times = []
-        for _ in range(_MEASURE_RUNS):
-            started = perf_counter()
-            session.run(feeds)
-            ended = perf_counter()
-            times.append(ended - started)
-            service.observe(units, ended - started)
-            if ended > until:
-                break
-        best.append((units, min(times)))
-    return _Speed(service, tuple(best))
-
-
-def _length(manifest: Manifest, inputs: tuple[TensorSpec, ...], feeds: dict[str, Array]) -> int:
-    padding = manifest.batching.padding
-    if padding is None:
-        return 1
-    lengths = [
-        feeds[spec.name].shape[padding.axis]
-        for spec in inputs
-        if len(spec.shape) > padding.axis and spec.shape[padding.axis] == -1
-    ]
-    return max(lengths, default=1)
 
 
 def check_hints(manifest: Manifest, session: OnnxSession) -> None:
@@ -252,37 +191,3 @@ def _check_image(hints: ImageHints, spec: TensorSpec) -> None:
             f"[image] makes a tensor of shape {shape} ({hints.layout}, {hints.color}), "
             f"input {spec.name!r} takes {list(spec.shape)}"
         )
-
-
-def sample_feeds(inputs: tuple[TensorSpec, ...], sample: Warmup) -> dict[str, Array]:
-    """Inputs for a warm-up run: `sample.rows` rows of what `sample.fill` says."""
-    random = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    for spec in inputs:
-        shape = [
-            size if size >= 0 else _free(spec, axis, sample) for axis, size in enumerate(spec.shape)
-        ]
-        feeds[spec.name] = _filled(spec, shape, sample.fill, random)
-    return feeds
-
-
-def _free(spec: TensorSpec, axis: int, sample: Warmup) -> int:
-    symbol = spec.symbols[axis]
-    if symbol is not None and symbol in sample.dims:
-        return sample.dims[symbol]
-    return sample.rows if axis == 0 else 1
-
-
-def _filled(spec: TensorSpec, shape: list[int], fill: str, random: np.random.Generator) -> Array:
-    datatype = spec.datatype
-    if datatype.kind == "text":
-        return np.full(shape, "", dtype=object)
-    if fill == "zeros":
-        return np.zeros(shape, datatype.dtype)
-    if fill == "ones":
-        bits = 0x3F80 if datatype.name == "BF16" else 1
-        return np.full(shape, bits, datatype.dtype)
-    if datatype.kind == "float" and datatype.name != "BF16":
-        return random.random(shape).astype(datatype.dtype)
-    high = 256 if datatype.size == 1 and datatype.dtype.kind == "u" else 2
-    return random.integers(0, high, shape).astype(datatype.dtype)

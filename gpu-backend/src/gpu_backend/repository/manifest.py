@@ -42,8 +42,10 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 PLATFORM = "onnxruntime_onnx"
 
-OTHER_PLATFORMS = frozenset({"onnxruntime_genai"})
+OTHER_PLATFORMS = frozenset({"onnxruntime_genai", "ollama", "openai"})
 """Models of these lie in the same repositories and are served by other parts of the backend."""
+
+_GENAI_CONFIGS = ("genai_config.json", "[0-9]*/genai_config.json")
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -183,7 +185,7 @@ class Manifest:
         text: None when the inputs are no tokens of a text to be made a vector.
         labels: Of the classes, in the order of the scores.
         batching: Policy; its defaults suit most models.
-        batching_given: False leaves it to the graph whether batching is possible.
+        max_batch_given: False leaves the batch size to the graph and to the warm-up.
         execution: Hardware hints.
         warmup: Samples; one of one row when the manifest has none.
     """
@@ -198,13 +200,18 @@ class Manifest:
     text: TextHints | None = None
     labels: tuple[str, ...] = ()
     batching: BatchPolicy = field(default_factory=BatchPolicy)
-    batching_given: bool = False
+    max_batch_given: bool = False
     execution: ExecutionHints = field(default_factory=ExecutionHints)
     warmup: tuple[Warmup, ...] = (Warmup(),)
 
 
 def is_served_elsewhere(folder: Path) -> bool:
-    """True when the manifest in `folder` names a platform that is not this repository's."""
+    """True when the manifest in `folder` names a platform that is not this repository's.
+
+    A GenAI folder tells by itself: it is served as its builder left it, without a manifest.
+    """
+    if any(next(folder.glob(pattern), None) for pattern in _GENAI_CONFIGS):
+        return True
     try:
         document = tomllib.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -256,7 +263,7 @@ def _manifest(top: Table, folder: Path) -> Manifest:
         text=_text(top.table("text")),
         labels=_labels(top, folder) or output_labels,
         batching=_batching(batching),
-        batching_given=batching is not None,
+        max_batch_given=batching is not None and "max_batch" in batching.keys(),  # noqa: SIM118
         execution=_execution(top.table("execution")),
         warmup=samples or (Warmup(),),
     )
