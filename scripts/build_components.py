@@ -7,9 +7,10 @@ Standard library only; `spin build` and `make build` call it.
     python3 scripts/build_components.py --force    whether it changed or not
     python3 scripts/build_components.py --list     names, and whether each is up to date
 
-A build is decided by content: the sources a component can import, the pinned compiler, and the
-two scripts that make it. The compiler snapshots the component from a copy of those sources, so
-an edit made while it runs goes into the next build.
+A build is decided by content: the sources a component can import, the vocabularies of the models
+that `make models` built, the pinned compiler, and the two scripts that make it. The compiler
+snapshots the component from a copy of those sources, so an edit made while it runs goes into the
+next build.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ TOOL_FILES = (
     "scripts/build_components.py",
     "scripts/wasm_sections.py",
 )
+VOCABULARIES = ".models/*/vocabulary.txt"
+VOCABULARY_FOLDER = "edgekit/models/vocabulary_files"
+"""Where `edgekit.models.vocabularies` reads them."""
 WORLD = "spin-http"
 BUILD_TIMEOUT_S = 900
 PROGRESS_INTERVAL_S = 1.0
@@ -73,12 +77,20 @@ class Component:
         return self.root / "build" / f"{self.name}.log"
 
     def sources(self) -> dict[str, bytes]:
-        """Every file the component can import: path below components/ to content, sorted."""
+        """Every file the component can import or read: path below components/ to content, sorted.
+
+        Vocabularies are named by their content, so that models which share one have it once.
+        """
         base = self.root / "components"
         folders = [base / name for name in (*SHARED_PACKAGES, self.name)]
         found = (path for folder in folders for path in folder.rglob("*") if path.is_file())
         paths = sorted(path.relative_to(base) for path in found)
-        return {str(path): (base / path).read_bytes() for path in paths if not _is_ignored(path)}
+        sources = {str(path): (base / path).read_bytes() for path in paths if not _is_ignored(path)}
+        for vocabulary in self.root.glob(VOCABULARIES):
+            content = vocabulary.read_bytes()
+            name = f"{VOCABULARY_FOLDER}/{hashlib.sha256(content).hexdigest()}.txt"
+            sources[name] = content
+        return dict(sorted(sources.items()))
 
     def fingerprint(self, sources: Mapping[str, bytes]) -> str:
         """SHA-256 over names and contents of `sources` and of the tools that build them."""

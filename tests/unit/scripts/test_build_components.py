@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -93,6 +94,8 @@ def test_build_compiles_a_copy_without_other_components(repository: Repository) 
         ("components/predict/app.py", False),
         ("components/edgekit/weights.json", False),
         ("components/edgespin/new/module.py", False),
+        (".models/vectors/vocabulary.txt", False),
+        (".models/vectors/model.toml", True),
         ("requirements/guest.txt", False),
         ("scripts/build_components.py", False),
         ("components/other/app.py", True),
@@ -197,3 +200,17 @@ def test_main_failed_build_is_one_line(
     err = capsys.readouterr().err
     assert err.startswith("error: predict: componentize-py failed: ModuleNotFoundError")
     assert err.count("\n") == 1
+
+
+def test_sources_hold_one_copy_of_a_vocabulary_that_models_share(repository: Repository) -> None:
+    for name, text in (("fp32", "[PAD]"), ("int8", "[PAD]"), ("other", "[UNK]")):
+        repository.write(f".models/{name}/vocabulary.txt", text)
+    sources = repository.component.sources()
+    found = {
+        Path(name).stem: content
+        for name, content in sources.items()
+        if name.startswith(build_components.VOCABULARY_FOLDER)
+    }
+    assert sorted(found.values()) == [b"[PAD]", b"[UNK]"]
+    assert all(hashlib.sha256(content).hexdigest() == stem for stem, content in found.items())
+    assert list(sources) == sorted(sources)
