@@ -102,6 +102,8 @@ def read_policy_settings(reader: VariableReader) -> PolicySettings:
         routes={
             "classify": route("classify", deadline_ms=10_000, ttl_s=300, cascade=True),
             "infer": route("infer", deadline_ms=30_000, ttl_s=60),
+            # A long answer of a large model takes minutes; the client sees it grow.
+            "chat": route("chat", deadline_ms=120_000, ttl_s=300),
             # No two windows of a sensor are alike.
             "detect": RoutePolicy(deadline_ms=2_000, cache=CacheRule(0)),
         },

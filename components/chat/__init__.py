@@ -1,0 +1,1 @@
+"""Chat at the edge, for clients of OpenAI and of Ollama."""
