@@ -13,7 +13,7 @@ EDGE_HOST      ?= auto
 export EDGE_LISTEN BACKEND_LISTEN EDGE_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help up down models build test lint fix typecheck bench clean environment python
+.PHONY: help up down models build test lint fix typecheck bench bench-backend clean environment python
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ typecheck: environment  ## Check types (mypy --strict)
 
 bench: environment build  ## Measure the edge host: latency, throughput, memory
 	@$(VENV)/python tests/bench/bench_edgehost.py
+
+bench-backend: environment  ## Compare the backend with other servers (needs wrk; installs them in ~/.cache)
+	@$(VENV)/python tests/bench/bench_backend.py $(BENCH_ARGS)
 
 clean: down  ## Remove what was built; environments stay
 	@rm -rf build .run .spin .mypy_cache .ruff_cache

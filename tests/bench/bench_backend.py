@@ -1,0 +1,327 @@
+"""Measures the backend beside raw `session.run` and the servers that pip can install.
+
+    .venv/bin/python tests/bench/bench_backend.py [--models DIR] [--peers mlserver,litserve]
+        [--workloads digits,minilm] [--rounds 3] [--seconds 3] [--priority -15] [--out DIR]
+
+All servers of a workload run at once and are measured in turn, round by round, each with the same
+model file, the same JSON bodies and wrk; a number is the median of its rounds, a ratio the median
+of the ratios within a round. Peers live in `--cache`, made on demand (`bench/peers/catalogue.py`).
+Needs wrk (`apt-get install wrk`) and Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from bench.load import WORKLOADS, Load, Workload, drive, offer  # noqa: E402
+from bench.peers.catalogue import PEERS, Peer, PeerError, Server  # noqa: E402
+from bench.report import machine  # noqa: E402
+from bench.results import render  # noqa: E402
+from fakes.backend_process import running_backend  # noqa: E402
+
+OVERLOAD_FACTOR = 5
+OVERLOAD_DEADLINE_MS = 250
+PAUSE_S = 0.5
+
+
+def main() -> int:
+    """Measure, print and write; 1 if a request of ours failed, 2 if it cannot be measured."""
+    given = _options()
+    wrk = shutil.which("wrk")
+    if wrk is None:
+        print("error: wrk is not on PATH: apt-get install wrk", file=sys.stderr)
+        return 2
+    packages = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "orjson")
+    result: dict[str, Any] = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": machine(*packages),
+        "rounds": given.rounds,
+        "seconds": given.seconds,
+        "priority": given.priority,
+        "load_average_before": os.getloadavg()[1],
+        "versions": {},
+        "absent": {},
+        "workloads": {},
+        "overload": {},
+    }
+    pythons = _install(given.peers, given.cache, result)
+    for workload in given.workloads:
+        folder = _find_model(given.models, workload.model)
+        if folder is None:
+            result["absent"][workload.name] = "its model is not built (make models)"
+            print(f"{workload.name}: {result['absent'][workload.name]}")
+            continue
+        print(f"\n{workload.name}", flush=True)
+        with _serving(workload, folder, pythons, given.threads, result) as servers:
+            burst = Priority(given.priority, [server.session for server in servers])
+            result["workloads"][workload.name] = _measure(
+                wrk, workload, folder, servers, given, burst
+            )
+        if workload.name in given.overload:
+            result["overload"][workload.name] = _overload(workload, folder, given)
+        _write(result, given.out)
+    ours = [r for w in result["workloads"].values() for r in w["rounds"] if r["server"] == "ours"]
+    return 1 if any(each["failed"] for each in ours) else 0
+
+
+def _write(result: dict[str, Any], folder: Path) -> None:
+    """After every workload, so that a run that is cut short leaves what it measured."""
+    result["load_average_after"] = os.getloadavg()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "backend.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    render(result, folder)
+
+
+def _options() -> argparse.Namespace:
+    def workloads(text: str) -> list[Workload]:
+        return [WORKLOADS[name] for name in text.split(",") if name]
+
+    def peers(text: str) -> list[Peer]:
+        return [each for each in PEERS if each.name in text.split(",")]
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--models",
+        type=Path,
+        action="append",
+        default=[ROOT / "gpu-backend" / "models", ROOT / ".models"],
+        help="folder with models; may be given more than once",
+    )
+    parser.add_argument("--cache", type=Path, default=cache / "inference-anywhere-bench")
+    parser.add_argument("--peers", type=peers, default=list(PEERS), help="names, with commas")
+    parser.add_argument("--workloads", type=workloads, default=list(WORKLOADS.values()))
+    parser.add_argument("--connections", type=numbers, help="instead of the workloads' own")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3, help="of one round")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--overload", default="minilm", help="workloads to overload as well")
+    parser.add_argument(
+        "--priority", type=int, default=0, help="nice value of what is measured, while it is"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
+    given = parser.parse_args()
+    given.overload = given.overload.split(",")
+    return given
+
+
+def _install(peers: Sequence[Peer], cache: Path, result: dict[str, Any]) -> dict[Peer, Path]:
+    pythons = {}
+    for peer in peers:
+        try:
+            print(f"{peer.name}: environment …", flush=True)
+            pythons[peer] = peer.install(cache)
+            result["versions"][peer.name] = peer.versions(pythons[peer])
+        except PeerError as exc:
+            result["absent"][peer.name] = str(exc)
+            print(f"{peer.name}: {exc}", flush=True)
+    return pythons
+
+
+def _find_model(roots: Sequence[Path], name: str) -> Path | None:
+    return next(
+        (root / name for root in roots if (root / name / "1" / "model.onnx").is_file()), None
+    )
+
+
+@contextmanager
+def _serving(
+    workload: Workload,
+    folder: Path,
+    pythons: dict[Peer, Path],
+    threads: int,
+    result: dict[str, Any],
+) -> Iterator[list[Server]]:
+    """Ours and every peer that starts, over copies of one model file."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-backend-")))
+        servers = [stack.enter_context(_ours(folder, scratch, threads))]
+        for peer, python in pythons.items():
+            log = scratch / f"{peer.name}.log"
+            model = scratch / "models" / workload.model / "1" / "model.onnx"
+            running = peer.running(python, model, threads, workload.bodies()[0], log)
+            try:
+                servers.append(stack.enter_context(running))
+                print(f"  {peer.name} is up", flush=True)
+            except PeerError as exc:
+                result["absent"][f"{peer.name}, {workload.name}"] = str(exc)
+                print(f"  {peer.name}: {exc}", flush=True)
+        yield servers
+
+
+@contextmanager
+def _ours(folder: Path, scratch: Path, threads: int) -> Iterator[Server]:
+    """Our backend as it comes: validation, metrics and limits on."""
+    shutil.copytree(folder, scratch / "models" / folder.name)
+    flags = ("--intra-op-threads", str(threads))
+    with running_backend(scratch / "models", scratch / "ours.log", *flags) as backend:
+        url = f"{backend.url}/v2/models/{folder.name}/infer"
+        yield Server("ours", url, backend.process.pid)
+
+
+def _measure(
+    wrk: str,
+    workload: Workload,
+    folder: Path,
+    servers: Sequence[Server],
+    given: argparse.Namespace,
+    burst: Priority,
+) -> dict[str, Any]:
+    bodies = workload.bodies()
+    rounds: list[dict[str, Any]] = []
+    limits = [_raw(workload, folder, given.threads, rows, burst) for rows in (1, 32)]
+    for connections in given.connections or workload.connections:
+        for number in range(given.rounds):
+            limits.append(
+                _raw(workload, folder, given.threads, 32 if connections > 1 else 1, burst)
+            )
+            for server in servers:
+                time.sleep(PAUSE_S)
+                with burst:
+                    load = drive(wrk, server.url, bodies, connections, given.seconds)
+                rounds.append(_row(server, connections, number, load))
+                print(
+                    f"  {server.name:9} {connections:4} connections  {load.latency} "
+                    f"{load.per_second:8.0f} req/s"
+                    + (f"  {load.failed} FAILED" * bool(load.failed)),
+                    flush=True,
+                )
+    return {"raw": limits, "rounds": rounds}
+
+
+def _row(server: Server, connections: int, number: int, load: Load) -> dict[str, Any]:
+    return {
+        "server": server.name,
+        "connections": connections,
+        "round": number,
+        "per_second": round(load.per_second, 1),
+        "failed": load.failed,
+        **dataclasses.asdict(load.latency),
+    }
+
+
+def _raw(
+    workload: Workload, folder: Path, threads: int, rows: int, burst: Priority
+) -> dict[str, float]:
+    """`session.run` in one loop, with the settings every server has."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(folder / "1" / "model.onnx"), options)
+    feeds = workload.feeds(rows)
+    times = []
+    with burst:
+        end = time.perf_counter() + 1.0
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            session.run(None, feeds)
+            times.append(time.perf_counter() - started)
+    p50_s = float(np.median(times))
+    print(f"  session.run, {rows:2} rows  p50 {p50_s * 1e3:.3f} ms, {rows / p50_s:.0f} items/s")
+    return {"rows": rows, "p50_ms": p50_s * 1e3, "items_per_second": rows / p50_s}
+
+
+def _overload(workload: Workload, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
+    """Ours offered five times what it can do, each request with a deadline."""
+    bodies = workload.bodies()
+    with tempfile.TemporaryDirectory(prefix="bench-backend-") as scratch, ExitStack() as stack:
+        server = stack.enter_context(_ours(folder, Path(scratch), given.threads))
+        burst = Priority(given.priority, [server.session])
+        result = {}
+        rate = None
+        for name in ("peak", "overload"):
+            time.sleep(PAUSE_S)
+            with burst:
+                tally = asyncio.run(
+                    offer(server.url, bodies, OVERLOAD_DEADLINE_MS, given.seconds, rate)
+                )
+            refusals = sorted(tally.refusals_s)
+            result[name] = {
+                "offered_per_second": rate,
+                "goodput_per_second": tally.good / given.seconds,
+                "late": tally.late,
+                "broken": tally.broken,
+                "refused": len(refusals),
+                "refusal_p50_ms": refusals[len(refusals) // 2] * 1e3 if refusals else None,
+                "refusal_p99_ms": refusals[int(len(refusals) * 0.99)] * 1e3 if refusals else None,
+                "refusal_max_ms": refusals[-1] * 1e3 if refusals else None,
+            }
+            print(f"  {name}: {result[name]}", flush=True)
+            rate = OVERLOAD_FACTOR * tally.good / given.seconds
+        return {"deadline_ms": OVERLOAD_DEADLINE_MS, **result}
+
+
+class Priority:
+    """Raises the measured processes above others on the machine, within its block only.
+
+    Args:
+        nice: For all of them; 0 changes nothing.
+        sessions: Leaders of the servers' sessions; descendants are included.
+    """
+
+    def __init__(self, nice: int, sessions: Sequence[int]) -> None:
+        self._nice = nice
+        self._sessions = sessions
+
+    def __enter__(self) -> None:
+        self._set(self._nice)
+
+    def __exit__(self, *_: object) -> None:
+        self._set(0)
+
+    def _set(self, nice: int) -> None:
+        if self._nice == 0:
+            return
+        for pid in _family(self._sessions):
+            try:
+                # Linux weighs sessions first (autogroup), then the threads within one.
+                Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+            except OSError:
+                continue
+
+
+def _family(roots: Sequence[int]) -> set[int]:
+    """The processes themselves, this one, and all their descendants."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                stat = (entry / "stat").read_text(encoding="ascii", errors="replace")
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+    family = {os.getpid(), *roots}
+    grown = True
+    while grown:
+        children = {pid for pid, parent in parents.items() if parent in family}
+        grown = not children <= family
+        family |= children
+    return family
+
+
+if __name__ == "__main__":
+    sys.exit(main())
