@@ -5,6 +5,7 @@ A bare ASGI callable, because routing and request objects cost more than a small
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -51,6 +52,10 @@ INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 _COMPRESS_FROM_BYTES = 1024
 """Below it, compressing costs more time than sending."""
+
+_REFUSAL_PAUSE_S = 0.005
+"""Before a refusal for overload. Thirty clients that ignore `Retry-After` otherwise keep a core
+busy with refusals, and the model computes with what is left."""
 
 _INLINE_MAX_BYTES = 128 << 10
 """Of JSON in and of tensors out: more is read and written on a thread, a millisecond per 100 KB."""
@@ -158,6 +163,9 @@ class InferRoute:
         return await self._pool.run(partial(_encode, message, result, fields))
 
     async def _refuse(self, scope: Scope, send: Send, fields: Fields, error: BackendError) -> None:
+        if error.code == "overloaded":
+            # A client that tries again at once, against its instructions, gets no further by it.
+            await asyncio.sleep(_REFUSAL_PAUSE_S)
         status, headers, body = problem(error)
         if error.code == "payload_too_large" and must_close(fields, self._max_body_bytes):
             headers.append((b"connection", b"close"))
