@@ -35,7 +35,7 @@ from edgekit.policy.deadline import Deadline, parse_budget_ms
 from edgekit.policy.request_limits import RequestLimits, check_header_size
 from edgekit.protocols.problems import ErrorStyle, problem_response
 from edgekit.protocols.trace import open_trace
-from edgekit.routing import Route, find_route
+from edgekit.routing import Route, find_route, nearest_style
 
 __all__ = ["Pipeline"]
 
@@ -55,6 +55,7 @@ class Pipeline:
             preflight = _preflight(exchange)
             if preflight is not None:
                 return preflight
+            style = nearest_style(self._routes, request.path)
             route, held = find_route(self._routes, request.path, request.method)
             style = route.error_style
             response = _run(route, held, exchange)

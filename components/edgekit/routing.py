@@ -13,7 +13,7 @@ from edgekit.http import Response
 from edgekit.inference.contract import Inference
 from edgekit.protocols.problems import ErrorStyle
 
-__all__ = ["Answered", "Parsed", "Prepared", "Route", "find_route"]
+__all__ = ["Answered", "Parsed", "Prepared", "Route", "find_route", "nearest_style"]
 
 
 class Parsed(Protocol):
@@ -109,3 +109,11 @@ def find_route(routes: Sequence[Route], path: str, method: str) -> tuple[Route, 
             )
         return route, held
     raise RouteNotFoundError(f"there is nothing at {path}; GET / lists what there is")
+
+
+def nearest_style(routes: Sequence[Route], path: str) -> ErrorStyle:
+    """How clients of `path` read errors where no route takes their call: as its neighbours' do."""
+    segments = path.strip("/").split("/")
+    found = [route for route in routes if route.match(segments) is not None]
+    found += [route for route in routes if route.pattern.strip("/").split("/")[0] == segments[0]]
+    return found[0].error_style if found else ErrorStyle.TEXT

@@ -9,7 +9,8 @@ import pytest
 from edgekit.errors import InvalidInputError, MethodNotAllowedError, RouteNotFoundError
 from edgekit.exchange import Exchange
 from edgekit.http import Response
-from edgekit.routing import Route, find_route
+from edgekit.protocols.problems import ErrorStyle
+from edgekit.routing import Route, find_route, nearest_style
 
 
 def answer(exchange: Exchange, held: Sequence[str]) -> Response:
@@ -57,3 +58,17 @@ def test_find_route_other_method_says_which_are_allowed() -> None:
 def test_find_route_dot_segments_are_refused(path: str) -> None:
     with pytest.raises(InvalidInputError, match="dot segments"):
         find_route(ROUTES, path, "GET")
+
+
+@pytest.mark.parametrize(
+    ("path", "style"),
+    [
+        ("/v1/chat", ErrorStyle.OBJECT),  # of another method
+        ("/v1/chat/nothing", ErrorStyle.OBJECT),
+        ("/v1/classify/x", ErrorStyle.TEXT),
+        ("/v3", ErrorStyle.TEXT),
+    ],
+)
+def test_nearest_style_unknown_path_has_its_neighbours(path: str, style: ErrorStyle) -> None:
+    chat = Route("/v1/chat", ("POST",), answer, ErrorStyle.OBJECT)
+    assert nearest_style((INDEX, chat, CLASSIFY), path) is style
