@@ -35,6 +35,7 @@ from processes import Child
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".run"
+RECORDS_FILE = RUN_DIR / "records.sqlite"
 BUILT_MODELS = ROOT / ".models"
 READY_TIMEOUT_S = 60.0
 """First start compiles the components to machine code, about 10 s each on a small machine."""
@@ -110,7 +111,8 @@ class Plan:
 
     def backend_command(self, python: Path) -> list[str]:
         """Command line of the backend."""
-        return [str(python), "-m", "gpu_backend", "--listen", str(self.backend)]
+        listen = ["--listen", str(self.backend)]
+        return [str(python), "-m", "gpu_backend", *listen, "--records", str(RECORDS_FILE)]
 
     def backend_environment(self, env: Mapping[str, str]) -> dict[str, str]:
         """The backend also serves what `make models` built, unless it is told what to serve."""

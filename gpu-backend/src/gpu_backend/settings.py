@@ -55,6 +55,13 @@ def _paths(text: str) -> tuple[Path, ...]:
     return found
 
 
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not text or path.is_dir():
+        raise ValueError("expected the name of a file")
+    return path
+
+
 def _choice(*options: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in options:
@@ -169,6 +176,12 @@ class Settings:
     shutdown_delay_s: float = _setting(
         0.0, _number(float, 0, 600), "set it where a load balancer must notice first"
     )
+    records: Path | None = _setting(  # noqa: RUF009  # every _setting makes a field
+        None, _file, "nobody's disk fills unasked; name a file to keep what edges record"
+    )
+    records_keep: int = _setting(
+        1_000_000, _number(int, 1000, 1_000_000_000), "some 300 MB; beyond it the oldest go"
+    )
     tracing: bool = _setting(False, _flag, "needs OpenTelemetry and somewhere to send to")
     require_provider: bool = _setting(
         False, _flag, "a degraded backend still answers; true makes readiness fail instead"
@@ -197,7 +210,7 @@ def parser(parent: argparse.ArgumentParser) -> argparse.ArgumentParser:
             f"--{name.replace('_', '-')}",
             dest=name,
             action="append" if name == "models" else "store",
-            metavar={"listen": "HOST:PORT", "models": "DIR"}.get(name, "VALUE"),
+            metavar={"listen": "HOST:PORT", "models": "DIR", "records": "FILE"}.get(name, "VALUE"),
             help=f"default {_show(field.default)}: {reason} [{key}]",
         )
     return parent

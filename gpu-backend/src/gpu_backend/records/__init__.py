@@ -1,0 +1,1 @@
+"""What edges report about the inferences they answered, kept durably and once."""
