@@ -16,6 +16,7 @@ from gpu_backend.batching.item import DEFAULT_URGENCY, Outcome, Ticket
 from gpu_backend.errors import InvalidInputError, RequestCancelledError
 from gpu_backend.execution.datatypes import Array, Datatype
 from gpu_backend.execution.session import TensorSpec
+from gpu_backend.llm.language_models import LanguageModels
 from gpu_backend.repository.model import LoadedModel
 from gpu_backend.repository.repository import Repository
 
@@ -120,12 +121,18 @@ class Dataplane:
         repository: Of models.
         max_wait_s: Longest time any request waits for its answer, whatever its own deadline.
         require_provider: Not ready while a model runs on another provider than it should.
+        language_models: That generate text; none where not given.
     """
 
     def __init__(
-        self, repository: Repository, max_wait_s: float, require_provider: bool = False
+        self,
+        repository: Repository,
+        max_wait_s: float,
+        require_provider: bool = False,
+        language_models: LanguageModels | None = None,
     ) -> None:
         self.repository = repository
+        self.language_models = language_models or LanguageModels((), 0)
         self.is_stopping = False
         self._max_wait_s = max_wait_s
         self._require_provider = require_provider
@@ -154,6 +161,7 @@ class Dataplane:
                 if stuck_s > _STUCK_S:
                     reasons.append(f"model {slot.name}: an execution hangs for {stuck_s:.0f} s")
                     is_ready = False
+        reasons += self.language_models.faults()
         return is_ready, reasons
 
     def count(self, name: str, outcome: str, seconds: float) -> None:

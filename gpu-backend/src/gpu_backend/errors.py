@@ -13,6 +13,7 @@
     ├── ExecutionProviderError      the hardware asked for is not there
     ├── OverloadedError             carries `retry_after_s`
     ├── DeadlineExceededError
+    ├── UpstreamUnavailableError    another server, asked on the client's behalf, failed
     ├── RequestCancelledError       the caller left; nobody reads the answer
     └── ExecutionFailedError        the runtime failed on a valid request
 
@@ -42,6 +43,7 @@ __all__ = [
     "RequestCancelledError",
     "RouteNotFoundError",
     "UnsupportedMediaTypeError",
+    "UpstreamUnavailableError",
 ]
 
 
@@ -149,6 +151,12 @@ class DeadlineExceededError(BackendError):
     """The latency budget ran out, or is too small for the model."""
 
     code = "deadline_exceeded"
+
+
+class UpstreamUnavailableError(BackendError):
+    """Another server that was asked cannot be reached, failed, or broke off its answer."""
+
+    code = "upstream_unavailable"
 
 
 class RequestCancelledError(BackendError):

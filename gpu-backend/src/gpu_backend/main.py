@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import FrameType
@@ -24,12 +25,14 @@ from gpu_backend.api.connection import ConnectionLimits, make_protocol, sweep
 from gpu_backend.batching.admission import QueueLimits
 from gpu_backend.commands import run_models_command
 from gpu_backend.dataplane import Dataplane
-from gpu_backend.errors import BackendError
+from gpu_backend.errors import BackendError, ConfigError
 from gpu_backend.execution.providers import choose
 from gpu_backend.execution.threads import usable_cores
+from gpu_backend.llm.language_models import LanguageModels
 from gpu_backend.monitoring.logs import configure_logs
 from gpu_backend.monitoring.tracing import make_tracer
 from gpu_backend.processing.pool import CodecPool
+from gpu_backend.records.book import RecordBook
 from gpu_backend.repository.loader import Loader
 from gpu_backend.repository.repository import Repository, RepositoryOptions
 from gpu_backend.settings import Listen, Settings, parser, read_settings
@@ -75,9 +78,13 @@ def serve(settings: Settings) -> int:
 
 async def _run(settings: Settings, listener: socket.socket) -> None:
     repository = make_repository(settings)
-    dataplane = Dataplane(repository, settings.max_wait_s, settings.require_provider)
+    language_models = LanguageModels(settings.models, settings.intra_op_threads or usable_cores())
+    dataplane = Dataplane(
+        repository, settings.max_wait_s, settings.require_provider, language_models
+    )
     tracer = make_tracer(settings.tracing)
     pool = CodecPool(usable_cores(), settings.max_queue_ms / 1000)
+    records = open_records(settings)
     server = BackendServer(
         uvicorn.Config(
             BackendApp(
@@ -85,6 +92,7 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
                 pool,
                 RequestLimits(settings.max_body_bytes, settings.max_image_pixels),
                 tracer,
+                records=records,
                 repository_control=settings.repository_control,
             ),
             http=make_protocol(
@@ -109,20 +117,23 @@ async def _run(settings: Settings, listener: socket.socket) -> None:
     # Liveness answers while models load; readiness waits for them.
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        await _unless_ended(repository.start(), serving)
+        await _unless_ended(_start(repository, language_models), serving)
         if not serving.done():
-            _announce(repository, listener)
+            _announce(repository, language_models, listener)
             # What is loaded stays: keep the collector from walking over it again and again.
             gc.collect()
             gc.freeze()
-            async with _background(settings, server, repository):
+            async with _background(settings, server, repository, language_models):
                 await serving
     finally:
         server.should_exit = True
         await serving
         await repository.stop()
+        await language_models.close()
         pool.close()
         tracer.close()
+        if records is not None:
+            records.close()
 
 
 async def _unless_ended(start: Coroutine[Any, Any, None], serving: asyncio.Task[None]) -> None:
@@ -135,20 +146,35 @@ async def _unless_ended(start: Coroutine[Any, Any, None], serving: asyncio.Task[
         await starting
 
 
-def _announce(repository: Repository, listener: socket.socket) -> None:
+async def _start(repository: Repository, language_models: LanguageModels) -> None:
+    # Language models first: they are only looked up, and loaded when they are asked for.
+    await language_models.start()
+    await repository.start()
+
+
+def _announce(
+    repository: Repository, language_models: LanguageModels, listener: socket.socket
+) -> None:
     host, port = listener.getsockname()[:2]
-    served = ", ".join(model.identity.decode() for model in repository.loaded()) or "no model"
+    models = [model.identity.decode() for model in repository.loaded()]
+    models += [f"{served.name} (on demand)" for served in language_models.served()]
+    served = ", ".join(models) or "no model"
     print(f"gpu_backend ready on http://{Listen(host, port)} serving {served}", flush=True)
 
 
 @contextlib.asynccontextmanager
 async def _background(
-    settings: Settings, server: BackendServer, repository: Repository
+    settings: Settings,
+    server: BackendServer,
+    repository: Repository,
+    language_models: LanguageModels,
 ) -> AsyncIterator[None]:
     """The tasks that run beside requests."""
     tasks = [asyncio.create_task(sweep(server.server_state, settings.request_timeout_s / 10))]
     if settings.repository_poll_s:
-        tasks.append(asyncio.create_task(_poll(repository, settings.repository_poll_s)))
+        tasks.append(
+            asyncio.create_task(_poll(repository, language_models, settings.repository_poll_s))
+        )
     try:
         yield
     finally:
@@ -157,11 +183,12 @@ async def _background(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _poll(repository: Repository, interval_s: float) -> None:
+async def _poll(repository: Repository, language_models: LanguageModels, interval_s: float) -> None:
     while True:
         await asyncio.sleep(interval_s)
         try:
             await repository.poll()
+            await language_models.poll()
         except Exception:  # the disk may be away for a while: what is loaded goes on serving
             _log.exception("looking for changed models failed")
 
@@ -225,6 +252,20 @@ def make_repository(settings: Settings) -> Repository:
         ),
         Loader(settings.execution_provider, available, threads, settings.inline_limit_us / 1e6),
     )
+
+
+def open_records(settings: Settings) -> RecordBook | None:
+    """The book of records, where one is to be kept.
+
+    Raises:
+        ConfigError: The file cannot be used: better to say so now than with every batch.
+    """
+    if settings.records is None:
+        return None
+    try:
+        return RecordBook(settings.records, settings.records_keep)
+    except (OSError, sqlite3.Error) as exc:
+        raise ConfigError([f"--records {settings.records}: {exc}"]) from exc
 
 
 def bind(listen: Listen) -> socket.socket:

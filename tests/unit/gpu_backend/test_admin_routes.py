@@ -87,7 +87,7 @@ async def test_metadata_of_a_model_without_manifest_has_the_protocols_members(
         ("/v2/models/nobody/stats", 404),
         ("/v2/models/digits/versions/2", 404),
         ("/v3", 404),
-        ("/", 404),
+        ("/v1", 404),
         ("/v2/repository/index", 405),
     ],
 )

@@ -15,12 +15,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gpu_backend.api.admin import Admin
 from gpu_backend.api.classify import CLASSIFY_PATH, ClassifyRoute
 from gpu_backend.api.oip import INFER_PATH, InferRoute
+from gpu_backend.api.ollama import OllamaRoutes
+from gpu_backend.api.openai import OpenAIRoutes
 from gpu_backend.api.problems import problem
+from gpu_backend.api.records import Records
 from gpu_backend.dataplane import Dataplane
 from gpu_backend.errors import BackendError, MethodNotAllowedError, RouteNotFoundError
+from gpu_backend.monitoring.language_models import LanguageModelCollector
 from gpu_backend.monitoring.metrics import Metrics
 from gpu_backend.monitoring.tracing import Tracer
 from gpu_backend.processing.pool import CodecPool
+from gpu_backend.records.book import RecordBook
 
 __all__ = ["BackendApp", "RequestLimits"]
 
@@ -48,6 +53,7 @@ class BackendApp:
         pool: Decodes pictures.
         limits: Of a request.
         tracer: Spans, where tracing is on.
+        records: Where edges' records are kept; None: nowhere, and their route does not exist.
         repository_control: Models may be loaded and unloaded over HTTP.
     """
 
@@ -58,10 +64,13 @@ class BackendApp:
         limits: RequestLimits,
         tracer: Tracer | None = None,
         *,
+        records: RecordBook | None = None,
         repository_control: bool = True,
     ) -> None:
         admin = Admin(
-            dataplane, Metrics(dataplane.repository), repository_control=repository_control
+            dataplane,
+            Metrics(dataplane.repository, LanguageModelCollector(dataplane.language_models)),
+            repository_control=repository_control,
         )
         self._posts: tuple[tuple[re.Pattern[str], ASGIApp], ...] = (
             (INFER_PATH, InferRoute(dataplane, pool, limits.max_body_bytes, tracer or Tracer())),
@@ -70,8 +79,14 @@ class BackendApp:
                 ClassifyRoute(dataplane, pool, limits.max_body_bytes, limits.max_image_pixels),
             ),
         )
+        language_models = dataplane.language_models
         self._rest: ASGIApp = Starlette(
-            routes=admin.routes(),
+            routes=[
+                *admin.routes(),
+                *OpenAIRoutes(language_models, limits.max_body_bytes).routes(),
+                *OllamaRoutes(language_models, limits.max_body_bytes).routes(),
+                *(Records(records).routes() if records is not None else ()),
+            ],
             exception_handlers={
                 BackendError: _answer_error,
                 HTTPException: _answer_http_exception,

@@ -12,7 +12,7 @@ import orjson
 
 from gpu_backend.errors import BackendError, OverloadedError
 
-__all__ = ["CONTENT_TYPE", "STATUS", "problem", "status_of"]
+__all__ = ["CONTENT_TYPE", "STATUS", "openai_error", "problem", "status_of"]
 
 CONTENT_TYPE = b"application/problem+json"
 
@@ -32,6 +32,7 @@ STATUS: Mapping[str, tuple[int, str]] = {
     "config_invalid": (500, "Invalid configuration"),
     "execution_provider_unavailable": (503, "Execution provider unavailable"),
     "model_not_ready": (503, "Model not ready"),
+    "upstream_unavailable": (502, "Upstream unavailable"),
     "deadline_exceeded": (504, "Deadline exceeded"),
 }
 """Code to status and title. 499 is never read: the client it is for has gone."""
@@ -42,8 +43,15 @@ def status_of(error: BackendError) -> int:
     return STATUS[error.code][0]
 
 
-def problem(error: BackendError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, header fields and body that tell `error`."""
+def problem(
+    error: BackendError, *, openai: bool = False
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, header fields and body that tell `error`.
+
+    Args:
+        error: To tell.
+        openai: The member `error` is an object, which is where OpenAI's clients look.
+    """
     status, title = STATUS[error.code]
     document: dict[str, object] = {
         "type": f"urn:inference-anywhere:error:{error.code}",
@@ -51,7 +59,7 @@ def problem(error: BackendError) -> tuple[int, list[tuple[bytes, bytes]], bytes]
         "status": status,
         "detail": error.message,
         "code": error.code,
-        "error": error.message,
+        "error": openai_error(error) if openai else error.message,
     }
     if error.param is not None:
         document["param"] = error.param
@@ -64,12 +72,25 @@ def problem(error: BackendError) -> tuple[int, list[tuple[bytes, bytes]], bytes]
     return status, headers, _dump(document)
 
 
+def openai_error(error: BackendError) -> dict[str, object]:
+    """`error` as OpenAI's protocol writes it, in a body and in a stream."""
+    by_client = status_of(error) < 429
+    return {
+        "message": error.message,
+        "type": "invalid_request_error" if by_client else "server_error",
+        "param": error.param,
+        "code": error.code,
+    }
+
+
 def _dump(document: dict[str, object]) -> bytes:
     try:
         return orjson.dumps(document)
     except TypeError:  # a lone surrogate, quoted from what the client sent
-        safe = {
-            key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-            for key, value in document.items()
-        }
-        return orjson.dumps(safe)
+        return orjson.dumps(_cleaned(document))
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _cleaned(entry) for key, entry in value.items()}
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

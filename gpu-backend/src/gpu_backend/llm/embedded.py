@@ -15,7 +15,13 @@ from time import perf_counter
 from gpu_backend.errors import InvalidInputError, ModelInvalidError, ModelNotReadyError
 from gpu_backend.llm.batched import BatchedDecoder, BatchedOptions, why_not_batched
 from gpu_backend.llm.decode_loop import DecodeLoop, StepDecoder
-from gpu_backend.llm.engine import Chunks, Embeddings, GenerateRequest, ModelCard
+from gpu_backend.llm.engine import (
+    Capabilities,
+    Chunks,
+    Embeddings,
+    GenerateRequest,
+    ModelCard,
+)
 from gpu_backend.llm.genai import GUIDANCE, GenAIDecoder
 from gpu_backend.llm.genai_folder import GenAIFolder
 from gpu_backend.llm.manifest import GenerationLimits
@@ -73,6 +79,11 @@ class EmbeddedEngine:
         return bool(self._loops)
 
     @property
+    def capabilities(self) -> Capabilities:
+        """As its card says."""
+        return self._card.capabilities
+
+    @property
     def kind(self) -> str:
         """The decoder for texts without a grammar: ``batched`` or ``genai``."""
         wanted = self._limits.engine
@@ -111,6 +122,10 @@ class EmbeddedEngine:
     async def cards(self) -> Sequence[ModelCard]:
         """The one model."""
         return (self._card,)
+
+    async def load(self) -> None:
+        """Bring the model into memory."""
+        await self._load(self.kind)
 
     async def unload(self) -> None:
         """Free the memory; texts on their way end with an error."""

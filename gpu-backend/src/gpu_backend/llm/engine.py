@@ -310,6 +310,11 @@ class Engine(Protocol):
         """The model is in memory."""
         ...
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What its models can do, as far as is known without asking anybody."""
+        ...
+
     def generate(self, model: str, request: GenerateRequest) -> Chunks:
         """The text, chunk by chunk. Nothing happens before the first chunk is asked for.
 
@@ -339,6 +344,14 @@ class Engine(Protocol):
 
         Raises:
             UpstreamUnavailableError: The server cannot be asked.
+        """
+        ...
+
+    async def load(self) -> None:
+        """Bring the model into memory; the first request would do it as well.
+
+        Raises:
+            ModelNotReadyError: It cannot be loaded.
         """
         ...
 

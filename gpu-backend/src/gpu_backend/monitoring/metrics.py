@@ -30,12 +30,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """The registry of one backend."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, *more: Collector) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         self._registry.register(_ModelCollector(repository))
+        for collector in more:
+            self._registry.register(collector)
 
     def render(self) -> bytes:
         """Every metric as text."""
