@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.exchange import Ports
 from edgekit.http import Request, Response
 from edgekit.pipeline import Pipeline
-from edgekit.routes import classify, embeddings, index, openinference, purge, vibration
+from edgekit.routes import classify, embeddings, index, infer, openinference, purge, vibration
 from edgespin.host import AppVariables, HostClock, HostRandom, log_to_stderr
 from edgespin.incoming import HttpHandler
 from edgespin.keyvalue import DefaultStore
@@ -20,6 +20,7 @@ PIPELINE = Pipeline(
         embeddings.ROUTE,
         vibration.ROUTE,
         purge.ROUTE,
+        *infer.ROUTES,
         openinference.HEALTH_ROUTE,
         openinference.ROUTE,
     ]
