@@ -339,8 +339,8 @@ all-MiniLM-L6-v2 by the sentence-transformers project ({precision}), converted b
 | Agreement with the original | cosine {least:.5f} at least, {mean:.5f} in the mean (a) |
 
 English texts up to a paragraph, for search and clustering. Longer texts have to be cut. What it
-learnt from the web it repeats, prejudices included. Vectors of two models, fp32 and int8 among them,
-should not be mixed in one index.
+learnt from the web it repeats, prejudices included. Vectors of two models, fp32 and int8 among
+them, should not be mixed in one index.
 
 (a) {count} texts of `tests/data/minilm_reference.json`, each on its own; an empty one and other
 languages are among them.
