@@ -1,7 +1,8 @@
 """`POST /v1/embeddings`: texts in, one vector for each out, in OpenAI's form.
 
-Tokens are made here, where the component was built with the model's vocabulary; the backend gets
-all inputs as one binary request, padded to the longest. Which tensors those are, and how long a
+Tokens are made here, where the component was built with the model's vocabulary. Inputs of like
+length go to the backend together, as one binary request or, where there are many tokens, as
+several of bounded size. Which tensors those are, and how long a
 text may be, comes from the model's metadata, which is kept as for classification.
 """
 
@@ -35,6 +36,10 @@ from edgekit.protocols.problems import ErrorStyle
 from edgekit.routing import Route
 
 __all__ = ["ROUTE", "embeddings_route"]
+
+CALL_TOKENS = 4096
+"""Of one call, padding included: a second of work for a small model on two cores. A backend
+refuses what it could not finish soon, and many inputs at once must not be refused for that."""
 
 SWAP_RETRY_S = 1.0
 """A model that changes twice within one request is being rolled out."""
@@ -119,20 +124,14 @@ class Embedding:
         query, spec = self._query, metadata.text
         batch = Tokenizer(spec, self._vocabularies, truncate=query.truncate).rows(query)
         exchange.end_stage("tokens")
-        body, headers = encode_infer_tensors(_tensors(batch, spec), spec.output)
-        target = f"{model_path(self.model, version)}/infer"
-        fields, content = exchange.backend().call("POST", target, headers, body)
+        vectors = [b""] * len(batch)
+        for places in _calls(batch):
+            call = _VectorCall(metadata, [batch[place] for place in places], version)
+            answered = call.send(exchange)
+            for place, vector in zip(places, answered.vectors(query.dimensions), strict=True):
+                vectors[place] = vector
         exchange.end_stage("backend")
-        identity = parse_model_identity(fields.last("inference-model"))
-        if identity is not None and not metadata.describes(identity):
-            raise _ModelChangedError(identity.version or None)
-        answered, output = parse_output_tensor(fields, content, spec.output)
-        if identity is None:  # not this project's backend: its version has to do
-            identity = ModelIdentity(metadata.name, answered, "", metadata.provider)
-            if not metadata.describes(identity):
-                raise _ModelChangedError(identity.version)
         tokens = sum(map(len, batch))
-        vectors = read_vectors(output, len(batch), query.dimensions)
         document = format_embeddings(
             vectors, model=self.model, encoding=query.encoding, tokens=tokens
         )
@@ -140,9 +139,9 @@ class Embedding:
         return Answer(
             headers=Headers([("content-type", "application/json")]),
             body=document,
-            identity=identity,
+            identity=answered.identity,
             tokens=tokens,
-            directives=parse_response_directives(fields),
+            directives=parse_response_directives(answered.fields),
         )
 
 
@@ -156,6 +155,62 @@ class _ModelChangedError(Exception):
     def __init__(self, version: str | None) -> None:
         super().__init__(version)
         self.version = version
+
+
+def _calls(batch: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Places of the rows that go together: of like length, at most `CALL_TOKENS` when padded."""
+    calls: list[list[int]] = [[]]
+    for place in sorted(range(len(batch)), key=lambda place: len(batch[place])):
+        # In this order the row at hand is the longest of its call.
+        if calls[-1] and (len(calls[-1]) + 1) * len(batch[place]) > CALL_TOKENS:
+            calls.append([])
+        calls[-1].append(place)
+    return calls
+
+
+@dataclass(frozen=True, slots=True)
+class _VectorCall:
+    """Some rows for one version of a model.
+
+    Attributes:
+        metadata: Of the model that has to answer.
+        rows: Token ids.
+        version: Version to name in the call; None for the active one.
+    """
+
+    metadata: EmbedderMetadata
+    rows: Sequence[Sequence[int]]
+    version: str | None
+
+    def send(self, exchange: Exchange) -> _VectorAnswer:
+        """The answer of the model that `metadata` describes; `_ModelChangedError` for another's."""
+        metadata, spec = self.metadata, self.metadata.text
+        body, headers = encode_infer_tensors(_tensors(self.rows, spec), spec.output)
+        target = f"{model_path(metadata.name, self.version)}/infer"
+        fields, content = exchange.backend().call("POST", target, headers, body)
+        identity = parse_model_identity(fields.last("inference-model"))
+        if identity is not None and not metadata.describes(identity):
+            raise _ModelChangedError(identity.version or None)
+        answered, output = parse_output_tensor(fields, content, spec.output)
+        if identity is None:  # not this project's backend: its version has to do
+            identity = ModelIdentity(metadata.name, answered, "", metadata.provider)
+            if not metadata.describes(identity):
+                raise _ModelChangedError(identity.version)
+        return _VectorAnswer(output, len(self.rows), identity, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _VectorAnswer:
+    """Vectors, and the model they came from."""
+
+    output: Tensor
+    rows: int
+    identity: ModelIdentity
+    fields: Headers
+
+    def vectors(self, dimensions: int | None) -> list[bytes]:
+        """See `read_vectors`."""
+        return read_vectors(self.output, self.rows, dimensions)
 
 
 @dataclass(frozen=True, slots=True)

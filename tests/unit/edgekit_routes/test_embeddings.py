@@ -76,10 +76,35 @@ def test_embeddings_text_goes_to_the_model_between_its_special_tokens(world: Wor
 
 def test_embeddings_texts_of_unlike_length_share_one_padded_request(world: World) -> None:
     found = document(world.post(input=["the", "the cat sat", "cat"]))
-    assert world.model.seen == [[[2, 5, 3], [2, 5, 6, 7, 3], [2, 6, 3]]]
+    assert world.model.seen == [[[2, 5, 3], [2, 6, 3], [2, 5, 6, 7, 3]]]
     assert len(world.backend.infer_calls()) == 1
     assert [entry["index"] for entry in found["data"]] == [0, 1, 2]
     assert found["usage"]["prompt_tokens"] == 11
+
+
+def test_embeddings_many_tokens_go_out_in_calls_of_like_length(world: World) -> None:
+    world.model.max_tokens = 512
+    given = [[number, *[1] * (500 if number % 2 else 3)] for number in range(20)]
+    assert vectors(world.post(input=given)) == [vector_of(row) for row in given]
+    sizes = [[len(row) for row in rows] for rows in world.model.seen]
+    assert sizes == [[4] * 10, [501] * 8, [501] * 2]
+    assert all(len(rows) * max(rows) <= 4096 for rows in sizes)
+
+
+def test_embeddings_model_replaced_between_two_calls_answers_all_anew(world: World) -> None:
+    world.model.max_tokens = 512
+
+    def replaced(call: Received) -> Reply | None:
+        if len(world.model.seen) == 1:
+            world.model.version, world.model.digest = "2", "sha256:bbbb"
+        return world.model(call)
+
+    world.backend.override = replaced
+    given = [[number, *[1] * 400] for number in range(12)]
+    assert vectors(world.post(input=given)) == [vector_of(row) for row in given]
+    assert [call.target for call in world.backend.infer_calls()[-2:]] == [
+        "/v2/models/vectors/versions/2/infer"
+    ] * 2
 
 
 @pytest.mark.parametrize(
