@@ -3,8 +3,8 @@
     .venv/bin/python tests/bench/bench_backend.py [--models DIR] [--peers mlserver,litserve]
         [--workloads digits,minilm] [--rounds 3] [--seconds 3] [--priority -15] [--out DIR]
 
-All servers of a workload run at once and are measured in turn, round by round, each with the same
-model file, the same JSON bodies and wrk; a number is the median of its rounds, a ratio the median
+All servers of a workload are up at once and measured in turn, the others stopped, each with the
+same model file, the same bodies and wrk; a number is the median of its rounds, a ratio the median
 of the ratios within a round. Peers live in `--cache`, made on demand (`bench/peers/catalogue.py`).
 Needs wrk (`apt-get install wrk`) and Linux.
 """
@@ -17,10 +17,11 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,23 +47,29 @@ PAUSE_S = 0.5
 def main() -> int:
     """Measure, print and write; 1 if a request of ours failed, 2 if it cannot be measured."""
     given = _options()
+    # So that `kill` also ends the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wrk = shutil.which("wrk")
     if wrk is None:
         print("error: wrk is not on PATH: apt-get install wrk", file=sys.stderr)
         return 2
     packages = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "orjson")
-    result: dict[str, Any] = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": machine(*packages),
-        "rounds": given.rounds,
-        "seconds": given.seconds,
-        "priority": given.priority,
-        "load_average_before": os.getloadavg()[1],
-        "versions": {},
-        "absent": {},
-        "workloads": {},
-        "overload": {},
-    }
+    result = (
+        _earlier(given.out)
+        if given.add
+        else {
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "machine": machine(*packages),
+            "rounds": given.rounds,
+            "seconds": given.seconds,
+            "priority": given.priority,
+            "load_average_before": os.getloadavg()[1],
+            "versions": {},
+            "absent": {},
+            "workloads": {},
+            "overload": {},
+        }
+    )
     pythons = _install(given.peers, given.cache, result)
     for workload in given.workloads:
         folder = _find_model(given.models, workload.model)
@@ -72,15 +79,20 @@ def main() -> int:
             continue
         print(f"\n{workload.name}", flush=True)
         with _serving(workload, folder, pythons, given.threads, result) as servers:
-            burst = Priority(given.priority, [server.session for server in servers])
+            floor = Floor(given.priority, [server.session for server in servers])
             result["workloads"][workload.name] = _measure(
-                wrk, workload, folder, servers, given, burst
+                wrk, workload, folder, servers, given, floor
             )
         if workload.name in given.overload:
             result["overload"][workload.name] = _overload(workload, folder, given)
         _write(result, given.out)
     ours = [r for w in result["workloads"].values() for r in w["rounds"] if r["server"] == "ours"]
     return 1 if any(each["failed"] for each in ours) else 0
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / "backend.json").read_text(encoding="utf-8"))
+    return result
 
 
 def _write(result: dict[str, Any], folder: Path) -> None:
@@ -121,6 +133,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--priority", type=int, default=0, help="nice value of what is measured, while it is"
     )
+    parser.add_argument("--add", action="store_true", help="keep other workloads in --out")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks")
     given = parser.parse_args()
     given.overload = given.overload.split(",")
@@ -159,9 +172,13 @@ def _serving(
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-backend-")))
         servers = [stack.enter_context(_ours(folder, scratch, threads))]
         for peer, python in pythons.items():
+            if workload.binary and not peer.speaks_binary:
+                continue
             log = scratch / f"{peer.name}.log"
             model = scratch / "models" / workload.model / "1" / "model.onnx"
-            running = peer.running(python, model, threads, workload.bodies()[0], log)
+            running = peer.running(
+                python, model, threads, (workload.bodies()[0], workload.fields()), log
+            )
             try:
                 servers.append(stack.enter_context(running))
                 print(f"  {peer.name} is up", flush=True)
@@ -187,20 +204,20 @@ def _measure(
     folder: Path,
     servers: Sequence[Server],
     given: argparse.Namespace,
-    burst: Priority,
+    floor: Floor,
 ) -> dict[str, Any]:
-    bodies = workload.bodies()
+    bodies, fields = workload.bodies(), workload.fields()
     rounds: list[dict[str, Any]] = []
-    limits = [_raw(workload, folder, given.threads, rows, burst) for rows in (1, 32)]
+    limits = [_raw(workload, folder, given.threads, rows, floor) for rows in (1, 32)]
     for connections in given.connections or workload.connections:
         for number in range(given.rounds):
             limits.append(
-                _raw(workload, folder, given.threads, 32 if connections > 1 else 1, burst)
+                _raw(workload, folder, given.threads, 32 if connections > 1 else 1, floor)
             )
             for server in servers:
                 time.sleep(PAUSE_S)
-                with burst:
-                    load = drive(wrk, server.url, bodies, connections, given.seconds)
+                with floor.given_to(server.session):
+                    load = drive(wrk, server.url, bodies, fields, connections, given.seconds)
                 rounds.append(_row(server, connections, number, load))
                 print(
                     f"  {server.name:9} {connections:4} connections  {load.latency} "
@@ -223,7 +240,7 @@ def _row(server: Server, connections: int, number: int, load: Load) -> dict[str,
 
 
 def _raw(
-    workload: Workload, folder: Path, threads: int, rows: int, burst: Priority
+    workload: Workload, folder: Path, threads: int, rows: int, floor: Floor
 ) -> dict[str, float]:
     """`session.run` in one loop, with the settings every server has."""
     options = onnxruntime.SessionOptions()
@@ -232,7 +249,7 @@ def _raw(
     session = onnxruntime.InferenceSession(str(folder / "1" / "model.onnx"), options)
     feeds = workload.feeds(rows)
     times = []
-    with burst:
+    with floor.given_to(None):
         end = time.perf_counter() + 1.0
         while time.perf_counter() < end:
             started = time.perf_counter()
@@ -248,12 +265,12 @@ def _overload(workload: Workload, folder: Path, given: argparse.Namespace) -> di
     bodies = workload.bodies()
     with tempfile.TemporaryDirectory(prefix="bench-backend-") as scratch, ExitStack() as stack:
         server = stack.enter_context(_ours(folder, Path(scratch), given.threads))
-        burst = Priority(given.priority, [server.session])
+        floor = Floor(given.priority, [server.session])
         result = {}
         rate = None
         for name in ("peak", "overload"):
             time.sleep(PAUSE_S)
-            with burst:
+            with floor.given_to(server.session):
                 tally = asyncio.run(
                     offer(server.url, bodies, OVERLOAD_DEADLINE_MS, given.seconds, rate)
                 )
@@ -273,28 +290,37 @@ def _overload(workload: Workload, folder: Path, given: argparse.Namespace) -> di
         return {"deadline_ms": OVERLOAD_DEADLINE_MS, **result}
 
 
-class Priority:
-    """Raises the measured processes above others on the machine, within its block only.
+class Floor:
+    """Gives one server the machine for the length of a block: the others are stopped meanwhile.
+
+    Some servers keep polling while nobody asks them, and would be measured into the rest.
 
     Args:
-        nice: For all of them; 0 changes nothing.
-        sessions: Leaders of the servers' sessions; descendants are included.
+        nice: Of this process and of the server, within the block only; 0 changes nothing.
+        sessions: First process of every server; descendants are included.
     """
 
     def __init__(self, nice: int, sessions: Sequence[int]) -> None:
         self._nice = nice
         self._sessions = sessions
 
-    def __enter__(self) -> None:
-        self._set(self._nice)
+    @contextmanager
+    def given_to(self, session: int | None) -> Iterator[None]:
+        """Stop all servers but this one; None stops all."""
+        others = set().union(*(_family(each) for each in self._sessions if each != session))
+        measured = {os.getpid(), *(() if session is None else _family(session))}
+        _signal(others, signal.SIGSTOP)
+        self._set(measured, self._nice)
+        try:
+            yield
+        finally:
+            self._set(measured, 0)
+            _signal(others, signal.SIGCONT)
 
-    def __exit__(self, *_: object) -> None:
-        self._set(0)
-
-    def _set(self, nice: int) -> None:
+    def _set(self, family: Iterable[int], nice: int) -> None:
         if self._nice == 0:
             return
-        for pid in _family(self._sessions):
+        for pid in family:
             try:
                 # Linux weighs sessions first (autogroup), then the threads within one.
                 Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
@@ -304,8 +330,16 @@ class Priority:
                 continue
 
 
-def _family(roots: Sequence[int]) -> set[int]:
-    """The processes themselves, this one, and all their descendants."""
+def _signal(family: Iterable[int], number: signal.Signals) -> None:
+    for pid in family:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def _family(root: int) -> set[int]:
+    """The process itself and all its descendants."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -314,8 +348,7 @@ def _family(roots: Sequence[int]) -> set[int]:
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    family = {os.getpid(), *roots}
-    grown = True
+    family, grown = {root}, True
     while grown:
         children = {pid for pid, parent in parents.items() if parent in family}
         grown = not children <= family

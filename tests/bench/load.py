@@ -1,4 +1,4 @@
-"""Load for the backend's benchmark: one JSON body per request, the same for every server.
+"""Load for the backend's benchmark: the same bodies for every server, no two alike in flight.
 
 `drive` is wrk in a closed loop. `offer` is an open loop: requests leave by the clock, whatever
 comes back, which is what an overload is.
@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,10 +28,10 @@ _BODIES = 512
 
 _LUA = """
 local requests, n = {}, 0
-local fields = {["Content-Type"] = "application/json"}
 function init(args)
-  for line in io.lines("%s") do
-    requests[#requests + 1] = wrk.format("POST", "%s", fields, line)
+  local file = assert(io.open("%s", "rb"))
+  for _, size in ipairs({%s}) do
+    requests[#requests + 1] = wrk.format("POST", "%s", {%s}, file:read(size))
   end
 end
 function request()
@@ -56,17 +56,29 @@ class Workload:
         model: Folder name of the model.
         tokens: Shortest and longest row, for a text model; (0, 0) for digits.
         connections: How many at a time, in turn.
+        binary: The protocol's binary tensors instead of JSON; of the servers that speak them.
     """
 
     name: str
     model: str
     tokens: tuple[int, int] = (0, 0)
     connections: tuple[int, ...] = (1, 8, 32, 128)
+    binary: bool = False
 
     def bodies(self) -> list[bytes]:
         """`_BODIES` unlike requests of one row, from a fixed seed."""
         random = np.random.default_rng(7)
-        return [json.dumps(self._document(random)).encode() for _ in range(_BODIES)]
+        return [self._body(random)[0] for _ in range(_BODIES)]
+
+    def fields(self) -> dict[str, str]:
+        """Header fields of every request; rows of unlike length cannot be binary."""
+        if not self.binary:
+            return {"Content-Type": "application/json"}
+        head_bytes = self._body(np.random.default_rng(7))[1]
+        return {
+            "Content-Type": "application/octet-stream",
+            "Inference-Header-Content-Length": str(head_bytes),
+        }
 
     def feeds(self, rows: int) -> dict[str, np.ndarray]:
         """Arrays for `session.run`, of the longest row."""
@@ -75,26 +87,39 @@ class Workload:
         shape = (rows, self.tokens[1])
         return {"input_ids": np.ones(shape, np.int64), "attention_mask": np.ones(shape, np.int64)}
 
-    def _document(self, random: np.random.Generator) -> dict[str, object]:
+    def _body(self, random: np.random.Generator) -> tuple[bytes, int]:
+        """One request, and how many bytes of it are JSON."""
+        arrays = self._arrays(random)
+        document: dict[str, object] = {"inputs": [_tensor(*each, self.binary) for each in arrays]}
+        if not self.binary:
+            text = json.dumps(document).encode()
+            return text, len(text)
+        document["parameters"] = {"binary_data_output": True}
+        text = json.dumps(document).encode()
+        return b"".join([text, *(array.tobytes() for _, _, array in arrays)]), len(text)
+
+    def _arrays(self, random: np.random.Generator) -> list[tuple[str, str, np.ndarray]]:
+        """Name, datatype and values of every input."""
         if self.tokens == (0, 0):
-            return {"inputs": [_tensor("image", "UINT8", random.integers(0, 256, (1, 1, 8, 8)))]}
+            return [("image", "UINT8", random.integers(0, 256, (1, 1, 8, 8), np.uint8))]
         length = int(random.integers(self.tokens[0], self.tokens[1] + 1))
         ids = random.integers(1000, 30000, (1, length))
         mask = np.ones((1, length), np.int64)
-        return {
-            "inputs": [_tensor("input_ids", "INT64", ids), _tensor("attention_mask", "INT64", mask)]
-        }
+        return [("input_ids", "INT64", ids), ("attention_mask", "INT64", mask)]
 
 
-def _tensor(name: str, datatype: str, array: np.ndarray) -> dict[str, object]:
-    data = array.ravel().tolist()
-    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": data}
+def _tensor(name: str, datatype: str, array: np.ndarray, binary: bool) -> dict[str, object]:
+    tensor = {"name": name, "datatype": datatype, "shape": list(array.shape)}
+    if binary:
+        return {**tensor, "parameters": {"binary_data_size": array.nbytes}}
+    return {**tensor, "data": array.ravel().tolist()}
 
 
 WORKLOADS = {
     each.name: each
     for each in (
         Workload("digits", "digits"),
+        Workload("digits-binary", "digits", binary=True),
         Workload("minilm", "minilm-l6-v2", (32, 32)),
         Workload("minilm-mixed", "minilm-l6-v2", (8, 128), connections=(32,)),
     )
@@ -110,12 +135,21 @@ class Load:
     failed: int
 
 
-def drive(wrk: str, url: str, bodies: Sequence[bytes], connections: int, seconds: int) -> Load:
+def drive(
+    wrk: str,
+    url: str,
+    bodies: Sequence[bytes],
+    fields: Mapping[str, str],
+    connections: int,
+    seconds: int,
+) -> Load:
     """Closed loop: each connection sends its next request when it has its answer."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        lines, script = Path(directory) / "bodies", Path(directory) / "post.lua"
-        lines.write_bytes(b"\n".join(bodies))
-        script.write_text(_LUA % (lines, urlsplit(url).path), encoding="utf-8")
+        file, script = Path(directory) / "bodies", Path(directory) / "post.lua"
+        file.write_bytes(b"".join(bodies))
+        sizes = ",".join(str(len(body)) for body in bodies)
+        table = ",".join(f'["{name}"]="{value}"' for name, value in fields.items())
+        script.write_text(_LUA % (file, sizes, urlsplit(url).path, table), encoding="utf-8")
         command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
         run = subprocess.run(
             [*command, "-s", str(script), url], capture_output=True, text=True, check=True

@@ -26,7 +26,8 @@ _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 _HEAD = f"# The backend beside other servers\n\n{_BEGIN}\n{_END}\n"
 
 _MODELS = {
-    "digits": "digits, one 8 × 8 picture per request",
+    "digits": "digits, one 8 × 8 picture per request as JSON",
+    "digits-binary": "digits, the same pictures as binary tensors",
     "minilm": "MiniLM fp32, one text of 32 tokens per request",
     "minilm-mixed": "MiniLM fp32, one text of 8 to 128 tokens per request",
 }
@@ -35,7 +36,8 @@ _MODELS = {
 def render(result: dict[str, Any], folder: Path) -> None:
     """Write the plots, and the tables between the markers of `backend.md`."""
     lines = [_conditions(result), ""]
-    for name, workload in result["workloads"].items():
+    for name in (each for each in _MODELS if each in result["workloads"]):
+        workload = result["workloads"][name]
         lines += [f"### {_MODELS[name][0].upper()}{_MODELS[name][1:]}", ""]
         lines += _raw(workload["raw"])
         lines += _table(workload["rounds"])

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ _HERE = Path(__file__).parent
 _INSTALL_S = 900
 _START_S = 90
 _STOP_S = 10
+
+Fields = Mapping[str, str]
 
 _NOISE = ("is ignored: it is neither a file",)
 
@@ -58,11 +60,13 @@ class Peer:
         name: As shown in tables; `requirements-NAME.txt` and `NAME_server.py` are its files.
         path: Of its route for inference; `{model}` stands for the model's name.
         packages: Whose versions the report names.
+        speaks_binary: It takes the protocol's binary tensors.
     """
 
     name: str
     path: str
     packages: tuple[str, ...]
+    speaks_binary: bool = False
 
     def install(self, cache: Path) -> Path:
         """Its interpreter; the environment is made unless it is there with the same pins.
@@ -102,7 +106,7 @@ class Peer:
 
     @contextmanager
     def running(
-        self, python: Path, model: Path, threads: int, body: bytes, log: Path
+        self, python: Path, model: Path, threads: int, request: tuple[bytes, Fields], log: Path
     ) -> Iterator[Server]:
         """Serve `model` until the end of the block; everything it started ends with it.
 
@@ -110,7 +114,7 @@ class Peer:
             python: Its interpreter, from `install`.
             model: The ONNX file, NAME/VERSION/model.onnx.
             threads: Of one execution.
-            body: A request it must answer before it counts as started.
+            request: Body and header fields; answered before the server counts as started.
             log: For its output.
 
         Raises:
@@ -129,7 +133,7 @@ class Peer:
                 start_new_session=True,
             )
         try:
-            _await_answer(process, url, body, log)
+            _await_answer(process, url, request, log)
             yield Server(self.name, url, process.pid)
         finally:
             _stop(process, port)
@@ -155,8 +159,10 @@ def _environment(python: Path, port: int) -> dict[str, str]:
     }
 
 
-def _await_answer(process: subprocess.Popen[bytes], url: str, body: bytes, log: Path) -> None:
-    headers = {"Content-Type": "application/json"}
+def _await_answer(
+    process: subprocess.Popen[bytes], url: str, asked: tuple[bytes, Fields], log: Path
+) -> None:
+    body, fields = asked
     deadline = time.monotonic() + _START_S
     last = "no connection"
     while time.monotonic() < deadline:
@@ -164,9 +170,11 @@ def _await_answer(process: subprocess.Popen[bytes], url: str, body: bytes, log: 
             text = log.read_text(errors="replace")
             raise PeerError(f"ended with status {process.returncode}: {_last_line(text)}")
         try:
-            request = urllib.request.Request(url, body, headers)
+            request = urllib.request.Request(url, body, dict(fields))
             with urllib.request.urlopen(request, timeout=10) as response:
-                answer = json.load(response)
+                length = response.headers.get("Inference-Header-Content-Length")
+                text = response.read()
+                answer = json.loads(text if length is None else text[: int(length)])
             outputs = answer["outputs"] if isinstance(answer, dict) else answer
             assert outputs, answer
             return
@@ -234,6 +242,6 @@ PEERS = (
     Peer("litserve", "/predict", ("litserve", "onnxruntime")),
     Peer("bentoml", "/infer", ("bentoml", "onnxruntime")),
     Peer("ray", "/", ("ray", "onnxruntime")),
-    Peer("kserve", "/v2/models/{model}/infer", ("kserve", "onnxruntime")),
-    Peer("pytriton", "/v2/models/{model}/infer", ("nvidia-pytriton", "onnxruntime")),
+    Peer("kserve", "/v2/models/{model}/infer", ("kserve", "onnxruntime"), True),
+    Peer("pytriton", "/v2/models/{model}/infer", ("nvidia-pytriton", "onnxruntime"), True),
 )

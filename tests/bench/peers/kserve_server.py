@@ -27,8 +27,14 @@ class OnnxModel(KserveModel):  # type: ignore[misc,unused-ignore]
         """One execution for one request."""
         array = self._onnx.run({each.name: each.as_numpy() for each in payload.inputs})
         output = InferOutput(self._onnx.output, list(array.shape), "FP32")
-        output.set_data_from_numpy(np.asarray(array), binary_data=payload.from_grpc is None)
-        return InferResponse(payload.id or "", self.name, [output])
+        output.set_data_from_numpy(np.asarray(array), binary_data=payload.use_binary_outputs)
+        return InferResponse(
+            payload.id or "",
+            self.name,
+            [output],
+            use_binary_outputs=payload.use_binary_outputs,
+            requested_outputs=payload.request_outputs,
+        )
 
 
 if __name__ == "__main__":
