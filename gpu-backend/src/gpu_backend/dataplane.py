@@ -13,7 +13,11 @@ from time import perf_counter
 import numpy as np
 
 from gpu_backend.batching.item import DEFAULT_URGENCY, Outcome, Ticket
-from gpu_backend.errors import InvalidInputError, RequestCancelledError
+from gpu_backend.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    RequestCancelledError,
+)
 from gpu_backend.execution.datatypes import Array, Datatype
 from gpu_backend.execution.session import TensorSpec
 from gpu_backend.llm.language_models import LanguageModels
@@ -164,6 +168,28 @@ class Dataplane:
         reasons += self.language_models.faults()
         return is_ready, reasons
 
+    async def wait_for_model(
+        self, name: str, version: str | None, deadline: float | None = None
+    ) -> LoadedModel:
+        """The version that answers, loaded on demand, within the time there is.
+
+        Raises:
+            ModelNotFoundError: No such model or version.
+            ModelNotReadyError: It exists and cannot serve.
+            DeadlineExceededError: It is still being loaded.
+        """
+        found = self.repository.find(name, version)
+        if found is not None:
+            return found
+        left_s = self._max_wait_s
+        if deadline is not None:
+            left_s = min(left_s, deadline - perf_counter())
+        try:
+            async with asyncio.timeout(left_s):
+                return await self.repository.get(name, version)
+        except TimeoutError as exc:
+            raise DeadlineExceededError(f"model {name!r} is still being loaded") from exc
+
     def count(self, name: str, outcome: str, seconds: float) -> None:
         """Account for one request to the model `name`; names that are no model count nowhere."""
         stats = self.repository.stats_of(name)
@@ -182,7 +208,7 @@ class Dataplane:
         """Check a request and queue it.
 
         Args:
-            model: From `Repository.get`, with no await in between.
+            model: From the repository, with no await in between.
             inputs: One tensor per input of the model, in any order.
             outputs: Names of the outputs wanted; None means all.
             deadline: `perf_counter` time after which the answer is worthless.

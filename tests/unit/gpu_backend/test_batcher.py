@@ -16,6 +16,7 @@ from gpu_backend.batching.batcher import Batcher
 from gpu_backend.batching.estimator import ServiceTime
 from gpu_backend.batching.item import Item, Outcome, Ticket
 from gpu_backend.batching.policy import BatchPolicy
+from gpu_backend.batching.workers import Workers, call_threadsafe
 from gpu_backend.errors import (
     BackendError,
     DeadlineExceededError,
@@ -499,3 +500,21 @@ async def test_random_arrivals_departures_and_failures_resolve_every_ticket() ->
     assert left > 30
     assert await batcher.drain(30)
     assert batcher.queued == batcher.running == 0
+
+
+async def test_run_that_ends_after_the_loop_harms_nobody() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    call_threadsafe(loop, lambda: None)
+
+
+async def test_workers_run_gives_results_and_errors() -> None:
+    workers = Workers("w", 2)
+    assert await workers.run(lambda: 7) == 7
+    with pytest.raises(ExecutionFailedError, match="boom"):
+        await workers.run(lambda: _raise(ExecutionFailedError("boom")))
+    workers.close()
+
+
+def _raise(error: Exception) -> None:
+    raise error

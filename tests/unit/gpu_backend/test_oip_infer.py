@@ -533,3 +533,20 @@ async def test_value_that_the_graph_refuses_is_the_clients_fault(backend: Backen
 async def test_lone_surrogate_in_a_name_gets_an_answer(backend: Backend) -> None:
     response = await infer(backend, b'{"inputs":[{"name":"\\ud800"}]}')
     assert response.status_code == 400
+
+
+async def test_fault_of_the_program_is_logged_and_answered(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def explode(*_: object, **__: object) -> None:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(backend.dataplane, "begin", explode)
+    response = await infer(backend, one())
+    assert response.status_code == 500
+    assert response.json()["code"] == "internal"
+    assert "surprise" in caplog.text
+    assert "surprise" not in response.text
+    stats = backend.repository.stats_of("digits")
+    assert stats is not None
+    assert stats.requests == {"internal": 1}

@@ -21,6 +21,7 @@ from fakes.onnx_models import classifier, first_row, identity, lookup, save, wri
 from gpu_backend.batching.estimator import ServiceTime
 from gpu_backend.dataplane import Dataplane, Tensor
 from gpu_backend.errors import (
+    DeadlineExceededError,
     ExecutionProviderError,
     ModelInvalidError,
     ModelNotFoundError,
@@ -214,9 +215,8 @@ async def test_load_switches_and_frees_the_old_version(tmp_path: Path) -> None:
         write_model(tmp_path, "m", classifier(2), version=2)
         await repository.load("m")
         assert await logits(repository) != first
-        await asyncio.wait(repository._drains or {asyncio.create_task(asyncio.sleep(0))})
-        assert not hasattr(old.session, "_session")
         assert states(repository)["m"] == {2: ("READY", "")}
+    assert not hasattr(old.session, "_session")
 
 
 async def test_unload_refuses_requests_until_it_is_loaded(tmp_path: Path) -> None:
@@ -314,6 +314,56 @@ async def test_on_demand_loading_happens_once_for_many_requests(tmp_path: Path) 
     async with started(tmp_path, memory_budget_bytes=1) as repository:
         models = await asyncio.gather(*(repository.get("b") for _ in range(20)))
         assert len({id(model) for model in models}) == 1
+
+
+async def test_caller_that_leaves_does_not_stop_the_loading_for_others(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_model(tmp_path, name, classifier())
+    async with started(tmp_path, memory_budget_bytes=1) as repository:
+        first = asyncio.create_task(repository.get("b"))
+        second = asyncio.create_task(repository.get("b"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).name == "b"
+        assert first.cancelled()
+
+
+async def test_deadline_ends_the_wait_for_a_model_that_is_being_loaded(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_model(tmp_path, name, classifier())
+    async with started(tmp_path, memory_budget_bytes=1) as repository:
+        dataplane = Dataplane(repository, 30)
+        await dataplane.wait_for_model("b", None)
+        with pytest.raises(DeadlineExceededError, match="still being loaded"):
+            await dataplane.wait_for_model("a", None, deadline=0.0)
+
+
+async def test_version_with_thousands_of_digits_is_not_found(tmp_path: Path) -> None:
+    write_model(tmp_path, "m", classifier())
+    async with started(tmp_path) as repository:
+        for version in ("9" * 5000, "²", "١", "-1", ""):
+            with pytest.raises(ModelNotFoundError):
+                await repository.get("m", version)
+
+
+async def test_repository_that_is_missing_is_told_and_looked_for_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with started(tmp_path / "later") as repository:
+        assert "there is no folder" in caplog.text
+        write_model(tmp_path / "later", "m", classifier())
+        await repository.poll()
+        await repository.poll()
+        assert repository.find("m") is not None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+async def test_file_that_may_not_be_read_refuses_its_model(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, "m", classifier())
+    (folder / "1" / "model.onnx").chmod(0)
+    async with started(tmp_path) as repository:
+        with pytest.raises(ModelNotReadyError, match="cannot read"):
+            await repository.get("m")
 
 
 async def test_external_data_is_part_of_the_digest(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ class Admin:
 
     async def _get(self, request: Request) -> LoadedModel:
         parameters = request.path_params
-        return await self._dataplane.repository.get(parameters["name"], parameters.get("version"))
+        return await self._dataplane.wait_for_model(parameters["name"], parameters.get("version"))
 
 
 def _on_model(suffix: str, endpoint: _Endpoint) -> list[Route]:

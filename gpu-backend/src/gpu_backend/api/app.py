@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gpu_backend.api.admin import Admin
 from gpu_backend.api.classify import CLASSIFY_PATH, ClassifyRoute
+from gpu_backend.api.http import respond
 from gpu_backend.api.oip import INFER_PATH, InferRoute
 from gpu_backend.api.ollama import OllamaRoutes
 from gpu_backend.api.openai import OpenAIRoutes
@@ -100,9 +101,24 @@ class BackendApp:
             for pattern, route in self._posts:
                 if pattern.fullmatch(scope["path"]):
                     app = route if scope["method"] == "POST" else _only_post
-                    await app(scope, receive, send)
+                    await _guarded(app, scope, receive, send)
                     return
         await self._rest(scope, receive, send)
+
+
+async def _guarded(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run `app`; what it does not foresee is logged here, and answered like any other error."""
+    try:
+        await app(scope, receive, send)
+    except Exception as exc:
+        status, headers, body = problem(_fault(scope["method"], scope["path"], exc))
+        await respond(scope, send, status, headers, body)
+
+
+def _fault(method: str, path: str, exc: Exception) -> BackendError:
+    """The log has it all, the client learns that it happened."""
+    _log.error("%s %s failed", method, path, exc_info=exc)
+    return BackendError("the backend failed; its log says why")
 
 
 async def _only_post(scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,6 +155,4 @@ async def _answer_http_exception(request: Request, exc: Exception) -> Response:
 
 
 async def _answer_fault(request: Request, exc: Exception) -> Response:
-    """A fault of this program: the log has it all, the client learns that it happened."""
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return _response(BackendError("the backend failed; its log says why"))
+    return _response(_fault(request.method, request.url.path, exc))

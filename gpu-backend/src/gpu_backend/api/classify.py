@@ -73,7 +73,7 @@ class ClassifyRoute:
         match = CLASSIFY_PATH.fullmatch(scope["path"])
         assert match is not None  # the router sends nothing else here
         name, version = match.groups()
-        outcome = "ok"
+        outcome = "internal"
         try:
             top_k, threshold = _query(scope["query_string"])
             body = await read_body(receive, fields, self._max_body_bytes)
@@ -90,6 +90,7 @@ class ClassifyRoute:
                 *correlation(fields),
             ]
             await respond(scope, send, 200, headers, orjson.dumps(document))
+            outcome = "ok"
         except BackendError as exc:
             outcome = exc.code
             if not isinstance(exc, RequestCancelledError):
@@ -101,8 +102,7 @@ class ClassifyRoute:
             self._dataplane.count(name, outcome, perf_counter() - arrived)
 
     async def _model(self, name: str, version: str | None) -> tuple[LoadedModel, OutputHints]:
-        repository = self._dataplane.repository
-        model = repository.find(name, version) or await repository.get(name, version)
+        model = await self._dataplane.wait_for_model(name, version)
         if model.manifest.image is None or model.manifest.output is None:
             raise InvalidInputError(
                 f"model {name!r} does not classify pictures: its model.toml lacks [image] or "

@@ -159,7 +159,7 @@ def _respond(
     Nothing here waits for a client that reads slowly: the response is whole in memory already,
     and `cut_off_if_late` ends what is never read.
     """
-    if cycle.disconnected:
+    if cycle.disconnected or cycle.response_started:
         return
     if cycle.access_log:
         scope = cycle.scope

@@ -94,7 +94,7 @@ class InferRoute:
         match = INFER_PATH.fullmatch(scope["path"])
         assert match is not None  # the router sends nothing else here
         name, version = match.groups()
-        outcome = "ok"
+        outcome = "internal"
         try:
             with self._tracer.span(b"infer", name, fields):
                 # The body comes first: an answer that overtakes it breaks clients' connections.
@@ -104,6 +104,7 @@ class InferRoute:
                 message, result = await self._infer(name, version, body, fields, arrived, scope)
                 headers, parts = await self._encoded(message, result, fields)
             await respond(scope, send, 200, headers, *parts)
+            outcome = "ok"
         except BackendError as exc:
             outcome = exc.code
             if not isinstance(exc, RequestCancelledError):
@@ -126,21 +127,25 @@ class InferRoute:
         arrived: float,
         scope: Scope,
     ) -> tuple[InferMessage, InferResult]:
-        repository = self._dataplane.repository
+        dataplane = self._dataplane
         head_length = fields.get(HEADER_LENGTH)
         if head_length != b"0":
             if head_length is None and len(body) > _INLINE_MAX_BYTES:
                 message = await self._pool.run(partial(parse_infer_request, body, None))
             else:
                 message = parse_infer_request(body, head_length)
-        model = repository.find(name, version) or await repository.get(name, version)
+        parameters = {} if head_length == b"0" else message.parameters
+        deadline = read_deadline(fields, parameters, arrived)
+        model = dataplane.repository.find(name, version)
+        if model is None:
+            model = await dataplane.wait_for_model(name, version, deadline)
         if head_length == b"0":
             message = parse_raw_request(model, body)
-        call = self._dataplane.begin(
+        call = dataplane.begin(
             model,
             message.inputs,
             message.outputs,
-            deadline=read_deadline(fields, message.parameters, arrived),
+            deadline=deadline,
             urgency=read_urgency(fields, message.parameters),
         )
         if not call.is_quick:

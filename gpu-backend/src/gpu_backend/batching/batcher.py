@@ -29,7 +29,7 @@ from gpu_backend.batching.item import Item, Outcome, Ticket
 from gpu_backend.batching.policy import BatchPolicy
 from gpu_backend.batching.queue import ItemQueue
 from gpu_backend.batching.stats import ModelStats
-from gpu_backend.batching.workers import Workers
+from gpu_backend.batching.workers import Workers, call_threadsafe
 from gpu_backend.errors import (
     BackendError,
     DeadlineExceededError,
@@ -319,8 +319,8 @@ class Batcher:
             started = self._clock.now()
             results, failed = self._execute(batch)
             ended = self._clock.now()
-            self._loop.call_soon_threadsafe(
-                self._finish_job, run, batch, results, now, ended - started, failed
+            call_threadsafe(
+                self._loop, self._finish_job, run, batch, results, now, ended - started, failed
             )
 
         self._workers.submit(job)

@@ -6,17 +6,33 @@ and no lock in between.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import TypeVar, cast
 
 from gpu_backend.execution.priority import yield_to_event_loop
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "call_threadsafe"]
+
+
+T = TypeVar("T")
+
+
+def call_threadsafe(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *arguments: object
+) -> None:
+    """Call on the loop; nothing when the loop has ended, for then nobody waits any more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, *arguments)
 
 
 class Workers:
     """Threads of one model: a slow model keeps only its own threads busy. Owns them.
+
+    They are daemons: a run that hangs does not keep the process from ending.
 
     Args:
         name: Of the model; threads carry it.
@@ -40,6 +56,30 @@ class Workers:
             for thread in self._threads:
                 thread.start()
         self._jobs.put(job)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, from a thread. A caller that leaves does not stop it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(cast("T", result))
+            else:
+                future.set_exception(error)
+
+        def job() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except BaseException as exc:
+                error = exc
+            call_threadsafe(loop, settle, result, error)
+
+        self.submit(job)
+        return await future
 
     def close(self) -> None:
         """Let the threads end after what they have begun. Returns at once."""

@@ -36,9 +36,16 @@ class ModelFolder:
         return self.path / str(version) / MODEL_FILE
 
     def size_bytes(self, version: int) -> int:
-        """Bytes of all files of `version`."""
+        """Bytes of all files of `version`.
+
+        Raises:
+            ModelInvalidError: A file cannot be read.
+        """
         base = self.path / str(version)
-        return sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
+        try:
+            return sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
+        except OSError as exc:
+            raise ModelInvalidError(f"cannot read version {version}: {exc.strerror}") from exc
 
     def fingerprint(self) -> Fingerprint:
         """Changes whenever a file of the model changes: names, sizes and times, no content."""
@@ -61,9 +68,7 @@ def find_models(roots: tuple[Path, ...]) -> dict[str, ModelFolder]:
     """
     found: dict[str, ModelFolder] = {}
     for root in roots:
-        if not root.is_dir():
-            continue
-        for path in sorted(root.iterdir()):
+        for path in _entries(root):
             if not path.is_dir() or not NAME.fullmatch(path.name) or path.name in found:
                 continue
             versions = tuple(sorted(_versions(path)))
@@ -73,10 +78,18 @@ def find_models(roots: tuple[Path, ...]) -> dict[str, ModelFolder]:
     return found
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What `folder` holds, by name; nothing when it is not there or may not be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
 def _versions(folder: Path) -> list[int]:
     return [
         int(entry.name)
-        for entry in folder.iterdir()
+        for entry in _entries(folder)
         # "01" and "1" would be the same version: only the plain form counts.
         if entry.name.isdecimal()
         and entry.name == str(int(entry.name))

@@ -48,6 +48,12 @@ class Loader:
             ModelInvalidError: The files are corrupt, mismatch the manifest, or fail to run.
             ExecutionProviderError: The provider asked for by name is not to be had.
         """
+        try:
+            return self._load(folder, version)
+        except OSError as exc:  # a file that vanished meanwhile, or may not be read
+            raise ModelInvalidError(f"cannot read {folder.path.name}: {exc}") from exc
+
+    def _load(self, folder: ModelFolder, version: int) -> LoadedModel:
         started = perf_counter()
         manifest = read_manifest(folder.path)
         digest = digest_version(folder, version)

@@ -1,10 +1,9 @@
-"""The models that serve, and how they change without anybody noticing.
+"""The models there are, and how they change without anybody noticing.
 
-A change of version goes: load, warm up, switch, drain the old one, free it. Requests find
-either the old version or the new one, never neither. What fails to load leaves the running
-version as it is, with the reason in the index.
+Requests find either the old version of a model or the new one, never neither. What fails to load
+leaves the running version as it is, with the reason in the index.
 
-All of it runs on the event loop; only loading itself runs on a thread.
+All of it runs on the event loop; only files are read, and models loaded, on threads.
 """
 
 from __future__ import annotations
@@ -12,13 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 
-from gpu_backend.batching.admission import QueueLimits
-from gpu_backend.batching.batcher import Batcher
 from gpu_backend.batching.stats import ModelStats
 from gpu_backend.errors import (
     BackendError,
@@ -27,59 +21,29 @@ from gpu_backend.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
 )
-from gpu_backend.execution.priority import yield_to_event_loop
 from gpu_backend.repository.files import Fingerprint, ModelFolder, find_models
 from gpu_backend.repository.loader import Loader
 from gpu_backend.repository.manifest import read_manifest
 from gpu_backend.repository.model import LoadedModel
+from gpu_backend.repository.serving import RepositoryOptions, Serving
 from gpu_backend.repository.slot import ModelSlot, VersionStatus
 
 __all__ = ["Repository", "RepositoryOptions"]
 
 _log = logging.getLogger(__name__)
 
-_PARALLEL_LOADS = 2
-"""A model that takes minutes must not keep the others waiting; more would only fill the memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryOptions:
-    """How models are kept.
-
-    Attributes:
-        roots: Folders that hold models.
-        limits: Of each model's queue.
-        memory_budget_bytes: Of model files that may be loaded at a time; 0 is without bound.
-            With a budget, models that do not fit are loaded when they are asked for, and the
-            least recently used ones make room.
-        drain_timeout_s: For requests of a version that is replaced.
-        niceness: Of the threads that compute.
-    """
-
-    roots: tuple[Path, ...]
-    limits: QueueLimits
-    memory_budget_bytes: int
-    drain_timeout_s: float
-    niceness: int = 0
+_MAX_VERSION_DIGITS = 18
 
 
 class Repository:
     """Slots by name. `start` first, `stop` last."""
 
     def __init__(self, options: RepositoryOptions, loader: Loader) -> None:
-        self._options = options
-        self._loader = loader
-        # A session's own threads take their priority from the thread that loads it.
-        self._loading = ThreadPoolExecutor(
-            _PARALLEL_LOADS,
-            thread_name_prefix="load",
-            initializer=yield_to_event_loop,
-            initargs=(options.niceness,),
-        )
+        self._roots = options.roots
+        self._serving = Serving(options, loader)
         self._slots: dict[str, ModelSlot] = {}
-        self._active: dict[str, LoadedModel] = {}
-        self._drains: set[asyncio.Task[None]] = set()
         self._seen: dict[str, Fingerprint] = {}
+        self._demanded: dict[tuple[str, int], asyncio.Task[LoadedModel]] = {}
         self.started = False
 
     # -- asking --------------------------------------------------------------------------------
@@ -87,14 +51,15 @@ class Repository:
     def find(self, name: str, version: str | None = None) -> LoadedModel | None:
         """The version that answers; None when it is not loaded."""
         if version is None:
-            return self._active.get(name)
+            return self._serving.active.get(name)
         slot = self._slots.get(name)
-        if slot is None or not version.isdecimal():
-            return None
-        return slot.serving.get(int(version))
+        number = _parse_version(version)
+        return None if slot is None or number is None else slot.serving.get(number)
 
     async def get(self, name: str, version: str | None = None) -> LoadedModel:
         """The version that answers, loaded on demand where the memory budget kept it out.
+
+        A caller that stops waiting does not stop the loading: others may wait for it too.
 
         Raises:
             ModelNotFoundError: No such model or version.
@@ -103,18 +68,16 @@ class Repository:
         model = self.find(name, version)
         if model is not None:
             return model
-        slot = self._slot(name)
-        number = self._number(slot, version)
+        slot = self.slot(name)
         if slot.unloaded:
             raise ModelNotReadyError(f"model {name!r} is unloaded; load it to use it")
-        async with slot.lock:
-            model = self.find(name, version)
-            if model is None:
-                status = slot.statuses.get(number)
-                if status is not None and status.reason:
-                    raise ModelNotReadyError(f"model {name!r} cannot serve: {status.reason}")
-                model = await self._bring_up(slot, number)
-        return model
+        number = _choose_version(slot, version)
+        demand = self._demanded.get((name, number))
+        if demand is None:
+            demand = asyncio.create_task(self._load_on_demand(slot, number))
+            self._demanded[name, number] = demand
+            demand.add_done_callback(lambda task: self._end_demand(name, number, task))
+        return await asyncio.shield(demand)
 
     def slots(self) -> list[ModelSlot]:
         """Every model known, by name."""
@@ -126,7 +89,10 @@ class Repository:
         Raises:
             ModelNotFoundError: There is none.
         """
-        return self._slot(name)
+        slot = self._slots.get(name)
+        if slot is None:
+            raise ModelNotFoundError(f"no model {name!r}; POST /v2/repository/index lists them")
+        return slot
 
     def stats_of(self, name: str) -> ModelStats | None:
         """Counters of `name`; None when there is no such model."""
@@ -138,23 +104,20 @@ class Repository:
         for slot in self.slots():
             yield from slot.serving.values()
 
-    def _slot(self, name: str) -> ModelSlot:
-        slot = self._slots.get(name)
-        if slot is None:
-            raise ModelNotFoundError(f"no model {name!r}; POST /v2/repository/index lists them")
-        return slot
+    async def _load_on_demand(self, slot: ModelSlot, number: int) -> LoadedModel:
+        async with slot.lock:
+            model = slot.serving.get(number)
+            if model is not None:
+                return model
+            status = slot.statuses.get(number)
+            if status is not None and status.reason:
+                raise ModelNotReadyError(f"model {slot.name!r} cannot serve: {status.reason}")
+            return await self._serving.bring_up(slot, number)
 
-    def _number(self, slot: ModelSlot, version: str | None) -> int:
-        if version is None:
-            if slot.wanted:
-                return slot.wanted[-1]
-            raise ModelNotReadyError(f"model {slot.name!r} cannot serve: {slot.reason()}")
-        if version.isdecimal() and int(version) in slot.wanted:
-            return int(version)
-        served = ", ".join(map(str, slot.wanted)) or "none"
-        raise ModelNotFoundError(
-            f"model {slot.name!r} has no version {version!r}; versions served: {served}"
-        )
+    def _end_demand(self, name: str, number: int, task: asyncio.Task[LoadedModel]) -> None:
+        del self._demanded[name, number]
+        if not task.cancelled():
+            task.exception()  # heard, even where every caller has left
 
     # -- start and stop --------------------------------------------------------------------------
 
@@ -164,7 +127,10 @@ class Repository:
         Raises:
             ExecutionProviderError: Hardware asked for by name cannot be had.
         """
-        for name, folder in (await asyncio.to_thread(find_models, self._options.roots)).items():
+        for root in self._roots:
+            if not root.is_dir():
+                _log.warning("there is no folder %s; it is looked for again", root)
+        for name, folder in (await asyncio.to_thread(find_models, self._roots)).items():
             slot = self._slots[name] = ModelSlot(folder)
             try:
                 async with slot.lock:
@@ -176,13 +142,10 @@ class Repository:
         self.started = True
 
     async def stop(self) -> None:
-        """Drain and free everything."""
-        for slot in self.slots():
-            async with slot.lock:
-                self._retire(slot, list(slot.serving))
-        while self._drains:
-            await asyncio.wait(self._drains)
-        self._loading.shutdown(wait=False)
+        """Free everything."""
+        for demand in list(self._demanded.values()):
+            demand.cancel()
+        await self._serving.close()
 
     # -- changing --------------------------------------------------------------------------------
 
@@ -193,7 +156,7 @@ class Repository:
             ModelNotFoundError: No repository has such a model.
             ModelInvalidError: It must not be served; what served before goes on serving.
         """
-        folder = (await asyncio.to_thread(find_models, self._options.roots)).get(name)
+        folder = (await asyncio.to_thread(find_models, self._roots)).get(name)
         if folder is None:
             raise ModelNotFoundError(f"no model {name!r} in the repositories")
         slot = self._slots.setdefault(name, ModelSlot(folder))
@@ -202,15 +165,15 @@ class Repository:
             await self._update(slot, folder)
 
     async def unload(self, name: str) -> None:
-        """Serve `name` no more; its memory is free once its requests are answered.
+        """Serve `name` no more; its memory is free when this returns.
 
         Raises:
             ModelNotFoundError: There is no such model.
         """
-        slot = self._slot(name)
+        slot = self.slot(name)
         async with slot.lock:
             slot.unloaded = True
-            drains = self._retire(slot, list(slot.serving), "unloaded by request")
+            drains = self._serving.retire(slot, list(slot.serving))
             slot.statuses = {
                 number: VersionStatus("UNAVAILABLE", "unloaded by request")
                 for number in slot.wanted
@@ -223,16 +186,14 @@ class Repository:
 
         Files are loaded once two polls have seen them alike: a copy in progress is left alone.
         """
-        found = await asyncio.to_thread(_look, self._options.roots)
+        found = await asyncio.to_thread(_look, self._roots)
         for name, (folder, fingerprint) in found.items():
             slot = self._slots.get(name)
             known = slot.fingerprint if slot is not None else None
             settled = self._seen.get(name) == fingerprint
             self._seen[name] = fingerprint
-            if fingerprint == known or not settled:
-                continue
-            slot = self._slots.setdefault(name, ModelSlot(folder))
-            await self._follow(slot, folder)
+            if fingerprint != known and settled:
+                await self._follow(self._slots.setdefault(name, ModelSlot(folder)), folder)
         for name in [name for name in self._slots if name not in found]:
             await self._forget(name)
 
@@ -247,7 +208,7 @@ class Repository:
     async def _forget(self, name: str) -> None:
         slot = self._slots[name]
         async with slot.lock:
-            self._retire(slot, list(slot.serving), "its folder is gone")
+            self._serving.retire(slot, list(slot.serving))
             del self._slots[name]
             self._seen.pop(name, None)
         _log.info("model %s is gone from disk and is served no more", name)
@@ -258,7 +219,7 @@ class Repository:
         """Make `slot` serve what `folder` holds.
 
         Raises:
-            BackendError: Of the last version that failed; the others are loaded nevertheless.
+            BackendError: Of a version that failed; the others are loaded nevertheless.
         """
         slot.folder = folder
         slot.fingerprint = await asyncio.to_thread(folder.fingerprint)
@@ -270,18 +231,16 @@ class Repository:
         except ModelInvalidError as exc:
             slot.fault = exc.message
             raise
-        if manifest.serve == "all":
-            served, failure = await self._update_all(slot, folder.versions, initial)
-        else:
-            served, failure = await self._update_latest(slot, folder.versions, initial)
+        update = self._update_all if manifest.serve == "all" else self._update_latest
+        served, failure = await update(slot, folder.versions, initial)
         if served:
             slot.wanted = served
             gone = [number for number in slot.serving if number not in served]
-            self._retire(slot, gone, "replaced")
+            self._serving.retire(slot, gone)
             slot.statuses = {
                 number: status
                 for number, status in slot.statuses.items()
-                if number in served or (number in folder.versions and status.reason != "replaced")
+                if number in served or (number in folder.versions and number not in gone)
             }
         if failure is not None:
             raise failure
@@ -327,126 +286,31 @@ class Repository:
 
     async def _admit(self, slot: ModelSlot, number: int, initial: bool) -> None:
         """Load `number`; at start-up only when the memory budget has room for it."""
-        size = await asyncio.to_thread(slot.folder.size_bytes, number)
-        if initial and not self._has_room(size):
-            slot.statuses[number] = VersionStatus("UNAVAILABLE", "")
+        size_bytes = await asyncio.to_thread(slot.folder.size_bytes, number)
+        if initial and not self._serving.has_room(size_bytes):
+            slot.statuses[number] = VersionStatus("UNAVAILABLE")
         else:
-            await self._bring_up(slot, number)
-
-    async def _bring_up(self, slot: ModelSlot, number: int) -> LoadedModel:
-        """Load `number`, then switch to it."""
-        before = slot.statuses.get(number)
-        slot.statuses[number] = VersionStatus("LOADING")
-        size = await asyncio.to_thread(slot.folder.size_bytes, number)
-        self._make_room(size, keep=slot)
-        try:
-            loop = asyncio.get_running_loop()
-            model = await loop.run_in_executor(
-                self._loading, self._loader.load, slot.folder, number
-            )
-        except BackendError as exc:
-            refused = f"the change on disk is refused: {exc.message}"
-            slot.statuses[number] = (
-                VersionStatus("READY", refused)
-                if number in slot.serving
-                else VersionStatus("UNAVAILABLE", exc.message)
-            )
-            raise
-        except BaseException:  # cancelled: the state is what it was
-            slot.statuses[number] = before or VersionStatus("UNAVAILABLE")
-            raise
-        self._switch(slot, model)
-        return model
-
-    def _switch(self, slot: ModelSlot, model: LoadedModel) -> None:
-        model.batcher = Batcher(
-            model.name,
-            model.session,
-            model.policy,
-            limits=self._options.limits,
-            service=model.service,
-            stats=slot.stats,
-            inline_units=model.inline_units,
-            niceness=self._options.niceness,
-        )
-        model.last_used = perf_counter()
-        old = slot.serving.get(model.version)
-        slot.serving[model.version] = model
-        slot.statuses[model.version] = VersionStatus("READY")
-        self._note_active(slot)
-        if old is not None:
-            self._drain(old)
-        _report(model)
-
-    def _retire(
-        self, slot: ModelSlot, numbers: list[int], reason: str = ""
-    ) -> list[asyncio.Task[None]]:
-        """Take versions out of service; they are freed when their requests are answered."""
-        drains = []
-        for number in numbers:
-            drains.append(self._drain(slot.serving.pop(number)))
-            slot.statuses[number] = VersionStatus("UNAVAILABLE", reason)
-        self._note_active(slot)
-        return drains
-
-    def _note_active(self, slot: ModelSlot) -> None:
-        active = slot.active
-        if active is None:
-            self._active.pop(slot.name, None)
-        else:
-            self._active[slot.name] = active
-
-    def _drain(self, model: LoadedModel) -> asyncio.Task[None]:
-        async def drain() -> None:
-            if not await model.batcher.drain(self._options.drain_timeout_s):
-                _log.warning("model %s: requests were cut off", model.identity.decode())
-            model.close()
-
-        task = asyncio.create_task(drain())
-        self._drains.add(task)
-        task.add_done_callback(self._drains.discard)
-        return task
-
-    # -- memory ----------------------------------------------------------------------------------
-
-    def _has_room(self, size_bytes: int) -> bool:
-        budget = self._options.memory_budget_bytes
-        return not budget or self._used_bytes() + size_bytes <= budget
-
-    def _used_bytes(self) -> int:
-        return sum(model.size_bytes for model in self.loaded())
-
-    def _make_room(self, size_bytes: int, keep: ModelSlot) -> None:
-        """Unload the least recently used versions of other models until `size_bytes` fit."""
-        while not self._has_room(size_bytes):
-            candidates: list[tuple[ModelSlot, LoadedModel]] = [
-                (slot, model)
-                for slot in self._slots.values()
-                if slot is not keep and not slot.lock.locked()
-                for model in slot.serving.values()
-            ]
-            if not candidates:
-                return  # one model above the budget is still better than none
-            slot, model = min(candidates, key=_last_used)
-            self._retire(slot, [model.version], "")
-            _log.info("model %s makes room for %s", model.identity.decode(), keep.name)
+            await self._serving.bring_up(slot, number)
 
 
-def _report(model: LoadedModel) -> None:
-    """Tell the log what serves, and whether the hardware is what was meant."""
-    status = model.session.status
-    identity = model.identity.decode()
-    _log.info("model %s serves after %.2f s (%s)", identity, model.load_s, status.reason)
-    off_target = model.placement.off_target(status.active)
-    if status.degraded:
-        _log.warning("model %s is degraded: %s", identity, status.reason)
-    elif off_target:
-        nodes = ", ".join(f"{count} on {name}" for name, count in model.placement.nodes.items())
-        _log.warning("model %s runs %d nodes elsewhere (%s)", identity, off_target, nodes)
+def _parse_version(text: str) -> int | None:
+    """The number that a version in a URL names; None when it names none."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= _MAX_VERSION_DIGITS
+    return int(text) if is_number else None
 
 
-def _last_used(candidate: tuple[ModelSlot, LoadedModel]) -> float:
-    return candidate[1].last_used
+def _choose_version(slot: ModelSlot, version: str | None) -> int:
+    if version is None:
+        if slot.wanted:
+            return slot.wanted[-1]
+        raise ModelNotReadyError(f"model {slot.name!r} cannot serve: {slot.reason()}")
+    number = _parse_version(version)
+    if number is not None and number in slot.wanted:
+        return number
+    served = ", ".join(map(str, slot.wanted)) or "none"
+    raise ModelNotFoundError(
+        f"model {slot.name!r} has no version {version[:40]!r}; versions served: {served}"
+    )
 
 
 def _look(roots: tuple[Path, ...]) -> dict[str, tuple[ModelFolder, Fingerprint]]:
