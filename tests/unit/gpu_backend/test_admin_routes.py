@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,48 @@ async def test_readiness_fails_while_shutting_down(backend: Backend) -> None:
     assert ready.status_code == 503
     assert ready.json()["reasons"] == ["the backend is shutting down"]
     assert (await backend.client.get("/v2/health/live")).status_code == 200
+
+
+async def degrade(backend: Backend) -> None:
+    """As if `auto` had meant to use a GPU that turned out to be missing."""
+    model = await backend.repository.get("digits")
+    model.session.status = replace(
+        model.session.status, degraded=True, reason="auto: CUDA is offered, its libraries are not"
+    )
+
+
+async def test_readiness_is_degraded_when_the_accelerator_is_missing(backend: Backend) -> None:
+    await degrade(backend)
+    ready = await backend.client.get("/v2/health/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {
+        "ready": True,
+        "status": "degraded",
+        "reasons": ["model digits: auto: CUDA is offered, its libraries are not"],
+    }
+    metadata = (await backend.client.get("/v2/models/digits")).json()
+    assert metadata["parameters"]["execution_provider"]["degraded"] is True
+    metrics = await backend.client.get("/metrics")
+    assert 'backend_provider_degraded{model="digits"} 1.0' in metrics.text
+
+
+async def test_readiness_fails_without_the_accelerator_where_it_is_required(
+    backend: Backend,
+) -> None:
+    backend.dataplane._require_provider = True
+    assert (await backend.client.get("/v2/health/ready")).status_code == 200
+    await degrade(backend)
+    assert (await backend.client.get("/v2/health/ready")).status_code == 503
+
+
+async def test_readiness_fails_when_an_execution_hangs(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = await backend.repository.get("digits")
+    monkeypatch.setattr(model.batcher, "stuck_for", lambda: 61.0)
+    ready = await backend.client.get("/v2/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["reasons"] == ["model digits: an execution hangs for 61 s"]
 
 
 async def test_metrics_have_names_units_and_bounded_labels(backend: Backend) -> None:

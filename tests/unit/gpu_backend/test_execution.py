@@ -246,3 +246,24 @@ def test_priority_that_may_not_be_changed_stays(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("os.setpriority", refuse)
     yield_to_event_loop(7)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_bound_run_gives_what_a_plain_run_gives(tmp_path: Path, is_frozen: bool) -> None:
+    """The way of accelerators, taken on the CPU: the values are the same."""
+    session = open_session(tmp_path, classifier())
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 8, 8)).astype(np.uint8)
+    pixels.flags.writeable = not is_frozen
+    plain = session.run({"image": pixels})
+    session._binds = True
+    bound = session.run({"image": pixels})
+    np.testing.assert_array_equal(bound[0], plain[0])
+    session.close()
+
+
+def test_bound_run_of_text_falls_back_to_a_plain_one(tmp_path: Path) -> None:
+    session = open_session(tmp_path, identity(TensorProto.STRING))
+    session._binds = True
+    words = np.array([["a", "ü"]], dtype=object)
+    assert session.run({"x": words})[0].tolist() == [["a", "ü"]]
+    session.close()
