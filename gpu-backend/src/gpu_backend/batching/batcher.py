@@ -134,7 +134,7 @@ class Batcher:
             OverloadedError: As `submit`.
             DeadlineExceededError: As `submit`.
         """
-        if len(self._queue):
+        if len(self._queue) and self.expects_thread(1):
             self._admit(1, urgency, deadline, self._clock.now())
 
     def submit(self, item: Item, deadline: float | None = None) -> Ticket:
@@ -159,7 +159,9 @@ class Batcher:
         if flight is not None:
             self.stats.collapsed += 1
             return self._join(flight, deadline, now)
-        self._admit(item.units, item.urgency, deadline, now)
+        # What runs on the event loop waits for no executor: only the bound of the queue applies.
+        if item.units > self._inline_units or len(self._queue) >= self._limits.max_items:
+            self._admit(item.units, item.urgency, deadline, now)
         item.enqueued = now
         if item.flight_key is not None:
             self._flights[item.flight_key] = item

@@ -72,9 +72,8 @@ class LoadedModel:
         # Rows of all requests are alike in shape: there is no need to compare shapes.
         self.fixed_rows = all(size != -1 for spec in self.session.inputs for size in spec.shape[1:])
 
-        self.shares_dims = len(self.inputs) > 1 or any(
-            len(spec.symbols) != len(set(spec.symbols)) for spec in self.session.inputs
-        )
+        named = [symbol for spec in self.session.inputs for symbol in spec.symbols if symbol]
+        self.shares_dims = len(self.inputs) > 1 or len(named) != len(set(named))
         self.output_index = {name: at for at, name in enumerate(self.session.output_names)}
 
     def make_items(self, feeds: Feeds, urgency: int = DEFAULT_URGENCY) -> list[Item]:
