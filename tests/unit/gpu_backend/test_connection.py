@@ -16,10 +16,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from fakes.backend_process import BackendProcess, running_backend
 from fakes.onnx_models import classifier, write_model
+from gpu_backend.api.connection import BoundedProtocol, ConnectionLimits, make_protocol
+from gpu_backend.api.http import respond
 
 BODY = json.dumps(
     {
@@ -303,6 +308,83 @@ def test_shutdown_lets_running_requests_finish(models: Path, tmp_path: Path) -> 
             server.process.send_signal(signal.SIGTERM)
             assert read_all(client).startswith(b"HTTP/1.1 200 OK")
         assert server.process.wait(20) == 0
+
+
+class FakeTransport:
+    """A socket whose peer reads when the test says so."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.unread = 0
+        self.state = "open"
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.state = "closed"
+
+    def abort(self) -> None:
+        self.state = "aborted"
+
+    def is_closing(self) -> bool:
+        return self.state != "open"
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+async def refusing_app(scope: Scope, receive: Receive, send: Send) -> None:
+    await respond(scope, send, 413, [], b"too much")
+
+
+async def open_connection(app: ASGIApp) -> tuple[BoundedProtocol, FakeTransport]:
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config.load()
+    kind = make_protocol(ConnectionLimits(request_timeout_s=10))
+    transport = FakeTransport()
+    protocol = kind(config, ServerState(), {}, asyncio.get_running_loop())
+    protocol.connection_made(transport)  # type: ignore[arg-type]
+    return protocol, transport
+
+
+async def test_client_that_reads_slowly_but_reads_is_kept() -> None:
+    protocol, transport = await open_connection(refusing_app)
+    protocol._awaiting_since = 0
+    for second, unread in enumerate(range(1000, 0, -50)):
+        transport.unread = unread
+        protocol.cut_off_if_late(1000.0 + second * 9)
+    assert transport.state == "open"
+
+
+async def test_client_that_reads_nothing_is_cut_off() -> None:
+    protocol, transport = await open_connection(refusing_app)
+    protocol._awaiting_since = 0
+    transport.unread = 1000
+    for second in (0, 5, 9):
+        protocol.cut_off_if_late(1000.0 + second)
+        assert transport.state == "open"
+    protocol.cut_off_if_late(1011.0)
+    assert transport.state == "aborted"
+
+
+async def test_answered_request_that_goes_on_arriving_gets_no_second_answer() -> None:
+    protocol, transport = await open_connection(refusing_app)
+    protocol.data_received(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\nstart")
+    await asyncio.sleep(0)
+    assert transport.written.startswith(b"HTTP/1.1 413 ")
+    written = transport.written
+    protocol.cut_off_if_late(time.monotonic() + 11)
+    assert transport.state == "closed"
+    assert transport.written == written
 
 
 def test_large_answer_arrives_whole(server: BackendProcess) -> None:

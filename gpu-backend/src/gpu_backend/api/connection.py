@@ -2,7 +2,7 @@
 
 * A request's line and fields may have so many bytes (431).
 * A request has to arrive within a time, however slowly its bytes drip (408).
-* A client that does not read its answer loses its connection after the same time.
+* A client that reads nothing of its answer for the same time loses its connection.
 * Beyond a number of connections, new ones are refused at once (503).
 * When a client goes away, the request in progress hears of it (`ON_DISCONNECT` in its scope).
 """
@@ -67,7 +67,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._awaiting_since = 0.0
         """When the request that is still arriving began; 0 while none is."""
         self._unread_since = 0.0
-        """Since when the client has not read all of its answer; 0 while it has."""
+        """Since when the client has read nothing of what waits for it; 0 while nothing does."""
+        self._unread_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse at once what is one connection too many."""
@@ -132,20 +133,25 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         oldest = now - self.limits.request_timeout_s
-        if self.transport.get_write_buffer_size() == 0:
-            self._unread_since = 0.0
-        elif self._unread_since == 0.0:
-            self._unread_since = now
+        unread = self.transport.get_write_buffer_size()
+        if not unread or unread < self._unread_bytes or not self._unread_since:
+            self._unread_since = now if unread else 0.0
         elif self._unread_since < oldest:
             self.transport.abort()
             return
+        self._unread_bytes = unread
         if self.pipeline:
             self._awaiting_since = now  # it waits for us, not we for it
         elif self._awaiting_since and self._awaiting_since < oldest:
-            if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            if not self._is_answered():
                 text = "the request did not arrive in time"
                 self.transport.write(_refusal(408, "Request Timeout", text))
             self.transport.close()
+
+    def _is_answered(self) -> bool:
+        """True when the request that is still arriving has its answer already, a refusal."""
+        cycle = self.cycle
+        return cycle is not None and cycle.response_started and cycle.more_body
 
 
 def _respond(
