@@ -17,7 +17,7 @@ from build_components import ROOT
 from edgehost.testing import AppOptions, EdgeHost
 from wasm.cases.table import Answer, Call
 
-__all__ = ["HttpEdge", "SettledEdge", "embedded", "spin"]
+__all__ = ["HttpEdge", "SettledEdge", "embedded", "spin", "with_engine_embeddings"]
 
 MANIFEST = ROOT / "spin.toml"
 STORE_FILE = "sqlite_key_value.db"
@@ -74,7 +74,9 @@ class HttpEdge:
 
 
 @contextlib.contextmanager
-def embedded(state_dir: Path, variables: Mapping[str, str], threads: int = 1) -> Iterator[HttpEdge]:
+def embedded(
+    state_dir: Path, variables: Mapping[str, str], threads: int = 1, manifest: Path = MANIFEST
+) -> Iterator[HttpEdge]:
     """The application in the embedded host; with one thread, guests run one after the other."""
 
     def settle(edge: HttpEdge) -> None:
@@ -82,7 +84,7 @@ def embedded(state_dir: Path, variables: Mapping[str, str], threads: int = 1) ->
             edge.send(Call("GET", "/"))
 
     options = AppOptions(variables=variables, state_dir=state_dir, threads=threads)
-    with EdgeHost(MANIFEST, options) as host:
+    with EdgeHost(manifest, options) as host:
         yield HttpEdge(host.url, state_dir, settle)
 
 
@@ -136,3 +138,18 @@ class SettledEdge:
         answer = self._edge.send(call)
         self._edge.settle()
         return answer
+
+
+def with_engine_embeddings(folder: Path) -> Path:
+    """spin.toml, changed so that the language model's server answers `/v1/embeddings` too.
+
+    That is one line for an operator; what the application ships with asks the backend's models.
+    """
+    text = MANIFEST.read_text(encoding="utf-8")
+    shipped = 'route = "/v1/embeddings"\ncomponent = "predict"'
+    assert shipped in text
+    text = text.replace(shipped, shipped.replace("predict", "chat"))
+    text = text.replace('source = "build/', f'source = "{ROOT}/build/')
+    manifest = folder / "spin.toml"
+    manifest.write_text(text, encoding="utf-8")
+    return manifest

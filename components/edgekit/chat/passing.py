@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.chat.events import Usage
 from edgekit.chat.usage import ollama_usage, openai_usage
 from edgekit.errors import EdgeError
+from edgekit.ports import UpstreamError
 from edgekit.protocols.json_text import parse_json
 from edgekit.protocols.ndjson import LineSplitter
 from edgekit.protocols.ollama import failure_line
@@ -41,12 +42,17 @@ class OpenAIRelay:
         self.pieces = 0
         self.ended = False
         self.complete = False
+        self.fault: UpstreamError | None = None
         self._hide_usage = hide_usage
         self._events = EventSplitter()
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that `chunk` completes."""
-        whole = self._events.feed(chunk)
+        try:
+            whole = self._events.feed(chunk)
+        except UpstreamError as error:
+            self.fault = error
+            return b""
         if not whole:
             return b""
         if b"[DONE]" in whole:
@@ -104,15 +110,21 @@ class OllamaRelay:
         self.pieces = 0
         self.ended = False
         self.complete = False
+        self.fault: UpstreamError | None = None
         self._lines = LineSplitter()
 
     def feed(self, chunk: bytes) -> bytes:
         """The lines that `chunk` completes."""
-        return self._pass(self._lines.feed(chunk))
+        try:
+            lines = self._lines.feed(chunk)
+        except UpstreamError as error:
+            self.fault = error
+            return b""
+        return self._pass(lines)
 
     def finish(self) -> bytes:
-        """The last line, which needs no newline."""
-        return self._pass(self._lines.finish())
+        """The last line, which needs no newline; half a line is none."""
+        return self._pass([line for line in self._lines.finish() if _parsed(line)])
 
     def fail(self, error: EdgeError) -> bytes:
         """An error line."""
@@ -122,6 +134,9 @@ class OllamaRelay:
         passed: list[bytes] = []
         for line in lines:
             if self.ended:
+                break
+            if not (line.startswith(b"{") and line.endswith(b"}")):
+                self.fault = UpstreamError("the engine's answer is no JSON")
                 break
             passed += (line, b"\n")
             self.pieces += 1

@@ -29,15 +29,17 @@ class StreamCodec(Protocol):
         pieces: Deltas so far; close to the number of tokens, where no usage is told.
         ended: Nothing more will come: the terminal event or the upstream's own error has passed.
         complete: It was the terminal event.
+        fault: Why what came last is no answer; what came before it has been given.
     """
 
     usage: Usage | None
     pieces: int
     ended: bool
     complete: bool
+    fault: UpstreamError | None
 
     def feed(self, chunk: bytes) -> bytes:
-        """What the client gets for `chunk`; may be empty. Raises `UpstreamError` for garbage."""
+        """What the client gets for `chunk`; may be empty."""
         ...
 
     def finish(self) -> bytes:
@@ -89,12 +91,14 @@ def _forward(
         data = codec.feed(chunk)
         if data:
             yield data
-        if codec.ended:
+        if codec.ended or codec.fault is not None:
             break
     else:
         data = codec.finish()
         if data:
             yield data
+    if codec.fault is not None:
+        raise codec.fault
     if not codec.ended:
         raise UpstreamError("the stream ended without its terminal event")
     if codec.complete:

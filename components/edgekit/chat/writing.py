@@ -84,6 +84,7 @@ class Translator:
         self.pieces = 0
         self.ended = False
         self.complete = False
+        self.fault: UpstreamError | None = None
         self._reader = reader
         self._writer = writer
         self._begun = False
@@ -106,12 +107,16 @@ class Translator:
 
     def _write(self, events: Iterator[Event]) -> bytes:
         written: list[bytes] = []
-        for event in events:
-            if isinstance(event, Usage):
-                self.usage = event
-            elif isinstance(event, Delta):
-                self.pieces += 1
-            written += (self._begin(), self._writer.write(event))
+        try:
+            for event in events:
+                if isinstance(event, Usage):
+                    self.usage = event
+                elif isinstance(event, Delta):
+                    self.pieces += 1
+                written += (self._begin(), self._writer.write(event))
+        except UpstreamError as error:
+            self.fault = error
+            return b"".join(written)
         if self._reader.ended and not self.ended:
             self.ended = self.complete = True
             written += (self._begin(), self._writer.end())
