@@ -296,11 +296,11 @@ def install(built: Path) -> None:
 def main() -> int:
     """Entry of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2400, help="of 1,024 tokens each")
+    parser.add_argument("--steps", type=int, default=1800, help="of 1,024 tokens each")
     parser.add_argument("--checkpoint", type=Path, help="keep the trained weights in this folder")
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     corpus = make_corpus()
     tokenizer = train_tokenizer(corpus)
