@@ -32,16 +32,29 @@ class HttpEdge:
         url: Where it listens.
         state_dir: Where that file is.
         settle: Returns when the guest has done what it does after its response.
+        running: How many guests hold a thread; Spin does not tell.
     """
 
-    def __init__(self, url: str, state_dir: Path, settle: Callable[[HttpEdge], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        state_dir: Path,
+        settle: Callable[[HttpEdge], None],
+        running: Callable[[], int] | None = None,
+    ) -> None:
         self.url = url
+        self._running = running
         self._store = state_dir / STORE_FILE
         self._settle = settle
 
     def settle(self) -> None:
         """Wait until no guest works any more."""
         self._settle(self)
+
+    def running_requests(self) -> int:
+        """Guests at work now; only the embedded host can be asked."""
+        assert self._running is not None, "this host does not tell"
+        return self._running()
 
     def forget(self) -> None:
         """Empty the default key-value store."""
@@ -85,7 +98,7 @@ def embedded(
 
     options = AppOptions(variables=variables, state_dir=state_dir, threads=threads)
     with EdgeHost(manifest, options) as host:
-        yield HttpEdge(host.url, state_dir, settle)
+        yield HttpEdge(host.url, state_dir, settle, lambda: host.host.running_requests)
 
 
 @contextlib.contextmanager
