@@ -7,12 +7,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
+from fakes.llm_folders import FAMILY_ROOT
 from gpu_backend.llm.engine import Sampling
 from gpu_backend.llm.genai_folder import read_genai_folder
 from gpu_backend.llm.sampling import Choice, Logits, Sampler, resolve, score
 from gpu_backend.llm.token_bytes import TokenBytes
-
-from fakes.llm_folders import FAMILY_ROOT
 
 NO_PROMPT = np.array([], np.int32)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from gpu_backend.llm.stops import StopFilter
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gpu_backend.llm.stops import StopFilter
 
 
 def passed(stops: tuple[str, ...], pieces: list[str]) -> tuple[str, str | None]:

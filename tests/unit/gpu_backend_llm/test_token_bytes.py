@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+
+from fakes.llm_folders import FAMILIES, FAMILY_ROOT
 from gpu_backend.errors import ModelInvalidError
 from gpu_backend.llm.genai_folder import read_genai_folder
 from gpu_backend.llm.token_bytes import TextDecoder, TokenBytes, read_token_bytes
 from gpu_backend.llm.tokenizer import FolderTokenizer
-
-from fakes.llm_folders import FAMILIES, FAMILY_ROOT
 
 TEXTS = ("plain words", "Zwölf Boxkämpfer", "いろはにほへと", "🦊🦊", "tab\tnew\nline", "a  b")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+
+from fakes.llm_upstreams import OLLAMA_CHAT, OPENAI_CHAT, ndjson, server_sent_events
 from gpu_backend.errors import UpstreamUnavailableError
 from gpu_backend.llm import wire_lines
 from gpu_backend.llm.wire_lines import EventReader, LineReader
-
-from fakes.llm_upstreams import OLLAMA_CHAT, OPENAI_CHAT, ndjson, server_sent_events
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
