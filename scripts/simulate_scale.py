@@ -398,13 +398,18 @@ def _remedy(
 
 
 def report(
-    base_rps: float, costs: Costs, *, limits: SiteLimits = AS_DEPLOYED, seed: int = 1
+    base_rps: float,
+    costs: Costs,
+    *,
+    limits: SiteLimits = AS_DEPLOYED,
+    factors: Sequence[int] = FACTORS,
+    seed: int = 1,
 ) -> str:
     """A table of docs/scale.md, as Markdown."""
     columns = ["Load", "Hits", "As deployed: p50 / p99 ms", "Breaks, in order, and the remedy"]
     columns += ["Carries it", "p50 / p99 ms"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for factor in FACTORS:
+    for factor in factors:
         rps = base_rps * factor
         start = simulate(rps, Deployment(), costs, seed=seed)
         steps, carrying, outcome = climb(rps, Deployment(), costs, limits=limits, seed=seed)

@@ -242,8 +242,19 @@ def _show_plan(context: Context, plan: Plan, *, diffs: bool = True) -> None:
     counts = dict.fromkeys(Action, 0)
     for change in plan.changes:
         counts[change.action] += 1
-    shown = [f"{count} to {action.name.lower()}" for action, count in counts.items() if count]
+    shown = [f"{count} {_COUNTED[action]}" for action, count in counts.items() if count]
     console.say(", ".join(shown) or "nothing to do")
+
+
+_COUNTED = {
+    Action.CREATE: "to create",
+    Action.UPDATE: "to update",
+    Action.REPLACE: "to replace",
+    Action.PRUNE: "to delete",
+    Action.UNCHANGED: "unchanged",
+    Action.KEEP: "left alone",
+    Action.BLOCKED: "blocked",
+}
 
 
 def _image(text: str) -> tuple[str, str]:

@@ -142,7 +142,7 @@ def _plan_one(
 ) -> Change:
     ref = Ref.of(desired)
     if ref.namespace in absent:
-        return Change(ref, Action.CREATE, desired, note="the namespace comes first")
+        return Change(ref, Action.CREATE, desired)
     live = cluster.find(ref)
     if live is not None and not adopt:
         owner = owner_of(live, desired)

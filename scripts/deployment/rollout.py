@@ -140,9 +140,10 @@ def wait_until_ready(
             clock.sleep(POLL_S)
             continue
         for ref, one in found.items():
-            console.progress(str(ref), one.message)
             if one.stage is Stage.READY:
                 console.good(f"  {ref} ready: {one.message}")
+            else:
+                console.progress(str(ref), one.message)
         waiting = [ref for ref, one in found.items() if one.stage is not Stage.READY]
         lost = [ref for ref, one in found.items() if one.stage is Stage.FAILED]
         if not waiting:
@@ -160,4 +161,5 @@ def _report(cluster: Cluster, troubled: dict[Ref, Readiness], reason: str) -> st
     for ref, one in troubled.items():
         lines.append(f"{ref} {reason}: {one.message}")
         lines += [f"    {line}" for line in diagnose(cluster, ref)]
+    lines.append("what was applied stays; `scripts/deploy.py rollback` goes back to what was good")
     return "\n".join(lines)

@@ -53,7 +53,7 @@ def test_plan_after_apply_finds_nothing_to_do(world: World) -> None:
     applied(world)
     code, output = world.deploy("plan", "dev", "--exit-code")
     assert code == 0, output
-    assert output.strip() == "23 to unchanged"
+    assert output.strip() == "23 unchanged"
 
 
 def test_plan_shows_a_change_made_elsewhere_and_apply_puts_it_right(world: World) -> None:

@@ -27,7 +27,7 @@ def test_apply_workload_that_breaks_is_reported_with_its_pods(
     assert code == 1
     for word in words:
         assert word in output
-    assert "deployed" not in output.splitlines()[-1]
+    assert "`scripts/deploy.py rollback` goes back to what was good" in output.splitlines()[-1]
 
 
 def test_apply_failing_pods_logs_and_events_are_shown(world: World) -> None:

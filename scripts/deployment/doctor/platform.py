@@ -119,11 +119,9 @@ def _check_shim_nodes(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterat
     ]
     if not any(selector == {key: value} for selector in selects):
         message = (
-            "every node must have containerd-shim-spin: nothing in the API tells whether it has"
+            "every node must have containerd-shim-spin; nothing in the API tells whether it has"
         )
-        fix = (
-            "https://www.spinkube.dev/docs/install/ for the shim; label nodes and use shim-rcm else"
-        )
+        fix = "put the shim on them (docs/deploy.md), or let runtime-class-manager do it: shim-rcm"
         yield Finding(Level.WARNING, "Wasm nodes", message, fix)
         return
     nodes = list(cluster.select(Ref("v1", "Node", "", ""), labels=f"{key}={value}"))
