@@ -1,0 +1,107 @@
+"""docs/deploy.md says what the manifests say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import yaml
+
+from deployment.objects import secret_names
+from k8s.network import Pod, flows
+from k8s.rendered import COMBINATIONS, COMPONENTS, OVERLAYS, REPOSITORY, SPINKUBE, load
+
+TEXT = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
+EVERYTHING = ["base", *OVERLAYS, *COMBINATIONS]
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"docs/deploy.md has no section {title}"
+    return found[1]
+
+
+def rows(title: str) -> dict[str, str]:
+    """The rows of a section's first table, by the first name in backticks of each."""
+    found: dict[str, str] = {}
+    for line in section(title).splitlines():
+        name = re.match(r"\| [^|`]*`([\w.-]+)`", line)
+        if name:
+            found.setdefault(name[1], line)
+    return found
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_table_names_every_port_of_every_flow(name: str) -> None:
+    table = rows("Ports, secrets and permissions")
+    for flow in flows(load(name)):
+        if flow.port == 53:
+            assert "DNS" in table[flow.source.workload], flow
+            continue
+        if flow.source.workload in table:
+            assert str(flow.port) in table[flow.source.workload], flow
+        if isinstance(flow.target, Pod):
+            assert str(flow.port) in table[flow.target.workload], flow
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_table_names_every_secret_and_account(name: str) -> None:
+    table = rows("Ports, secrets and permissions")
+    for manifest in load(name):
+        which = manifest["metadata"]["name"]
+        for secret in secret_names(manifest, optional=True):
+            plain = re.sub(r"-[a-z0-9]{10}$", "", secret)
+            assert f"`{plain}`" in table[which], (which, secret)
+        if manifest["kind"] == "Ingress":
+            assert manifest["spec"]["tls"][0]["secretName"] in table["inference-anywhere"]
+        if manifest["kind"] == "ServiceAccount":
+            assert any(f"(`{which}`)" in row for row in table.values()), which
+
+
+def test_table_names_every_listening_port_and_user() -> None:
+    table = rows("Ports, secrets and permissions")
+    for manifest in load("everything").of_kind("Deployment", "StatefulSet", "Job"):
+        row = table[manifest["metadata"]["name"]]
+        spec = manifest["spec"]["template"]["spec"]
+        assert f"| {spec['securityContext']['runAsUser']}, " in row
+        for container in spec["containers"]:
+            for port in container.get("ports", ()):
+                assert str(port["containerPort"]) in row
+
+
+def test_role_covers_every_kind_that_is_applied() -> None:
+    found = re.search(r"```yaml\n(apiVersion: rbac.*?)```", TEXT, re.DOTALL)
+    assert found is not None
+    (rule, *_) = yaml.safe_load(found[1])["rules"]
+    cluster_wide = {"Namespace", "RuntimeClass", "Shim"}
+    for name in EVERYTHING:
+        for manifest in load(name):
+            if manifest["kind"] in cluster_wide:
+                continue
+            plural = manifest["kind"].lower()
+            plural = plural.removesuffix("y") + "ies" if plural.endswith("y") else plural + "s"
+            plural = plural.replace("ingresss", "ingresses")
+            assert plural in rule["resources"], manifest["kind"]
+            assert manifest["apiVersion"].rpartition("/")[0] in rule["apiGroups"]
+
+
+def test_overlays_and_components_are_all_described() -> None:
+    text = section("Overlays and components")
+    for name in (*OVERLAYS, *COMPONENTS):
+        assert f"`{name}`" in text
+    for overlay in OVERLAYS:
+        fields = yaml.safe_load(
+            (SPINKUBE / "overlays" / overlay / "kustomization.yaml").read_text()
+        )
+        listed = [path.rpartition("/")[2] for path in fields["components"]]
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{overlay}`"))
+        assert row.rpartition("|")[0].rpartition("| ")[2].strip() == ", ".join(listed)
+
+
+def test_links_inside_the_document_lead_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in TEXT.splitlines()
+        if line.startswith("#")
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
