@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -74,12 +75,10 @@ class Course:
         """
         doubtful: Given | None = None
         failure: EdgeError | None = None
-        for index, step in enumerate(self._steps):
-            if step.kind is StepKind.STALE:
+        for step, following in itertools.pairwise(self._steps):
+            if step.tier is None:  # the stored answer
                 return Given(Tier.EDGE, step.reason)
-            if step.tier is None:
-                break
-            last = self._steps[index + 1].kind is StepKind.REFUSE and doubtful is None
+            last = following.kind is StepKind.REFUSE and doubtful is None
             try:
                 given = self._call(step, step.tier, last=last)
             except (*TIER_FAILURES, ModelNotFoundError) as error:

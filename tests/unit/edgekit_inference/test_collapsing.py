@@ -63,3 +63,36 @@ def test_collapsing_switched_off_asks_every_time() -> None:
     world.classify(finish=False)
     world.classify()
     assert world.infer_calls == 2
+
+
+def test_follower_ends_its_wait_when_the_leader_gave_up(world: EdgeWorld) -> None:
+    world.classify(1)
+    fail(world)
+    leader = world.classify(2, finish=False)
+    world.upstreams.cluster.fault = Fault.NONE
+    sleep = world.clock.sleep
+
+    def finish_leader(seconds: float) -> None:
+        sleep(seconds)
+        world.finish(leader)
+
+    world.clock.sleep = finish_leader  # type: ignore[method-assign]
+    started_s = world.clock.monotonic_s()
+    response = world.classify(2)
+    assert response.status == 200
+    assert "collapsed=?0" in status_of(response)
+    assert world.clock.monotonic_s() - started_s < 1
+
+
+def test_refresh_is_left_to_the_instance_that_does_it_already(world: EdgeWorld) -> None:
+    world.classify()
+    world.clock.advance(290)
+    world.classify(9)
+    world.clock.advance(20)
+    first, second = world.classify(finish=False), world.classify(finish=False)
+    refreshing = [step for step in second.after if step.__name__ == "_refresh"]
+    before = world.infer_calls
+    # The second one begins its refresh while the first one holds the lease.
+    next(step for step in first.after if step.__name__ == "_refresh")()
+    refreshing[0]()
+    assert world.infer_calls == before + 1

@@ -85,3 +85,11 @@ def test_payload_is_sampled_only_when_switched_on() -> None:
     world.classify()
     [record] = world.records.records.values()
     assert record["payload"].startswith("AAAA")
+
+
+def test_record_that_nobody_takes_is_logged() -> None:
+    world = recording_world()
+    world.store.broken = True
+    world.records.away = True
+    assert world.classify().status == 200
+    assert "a record was lost" in world.log.text()

@@ -104,3 +104,20 @@ def test_residency_edge_is_answered_by_the_components_own_model(world: EdgeWorld
     assert 'provider="edge"' in (response.headers.get("inference-model") or "")
     assert document(response)["runtime"] == "edge"
     assert world.upstreams.requests == []
+
+
+def test_breaker_probe_of_another_request_is_not_joined(world: EdgeWorld) -> None:
+    fail(world)
+    for lit in range(5):
+        world.classify(lit)
+    world.clock.advance(2.1)
+    before = len(world.upstreams.requests)
+    swap = world.store.compare_and_swap
+
+    def lose(key: str, expected: bytes | None, value: bytes) -> bool:
+        return False if key.startswith("breaker/") else swap(key, expected, value)
+
+    world.store.compare_and_swap = lose  # type: ignore[method-assign]
+    response = world.classify(30)
+    assert response.status == 503
+    assert len(world.upstreams.requests) == before
