@@ -110,6 +110,16 @@ class _Cluster:
                 for key, value in config["data"].items():
                     if "://" in value:
                         yield value, key
+        yield from self._mounted_urls(spec)
+
+    def _mounted_urls(self, spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for volume in spec.get("volumes", ()):
+            # A model's manifest may name another server.
+            if "configMap" in volume:
+                config = self.objects.get("ConfigMap", volume["configMap"]["name"])
+                for name, text in config["data"].items():
+                    if name == "model.toml":
+                        yield tomllib.loads(text)["upstream"]["url"], name
         if any(volume["name"] == "spin-runtime-config" for volume in spec.get("volumes", ())):
             template = (SPINKUBE / "secrets" / "runtime-config.toml").read_text()
             for store in tomllib.loads(template)["key_value_store"].values():

@@ -38,6 +38,7 @@ COMPONENTS = (
     "gpu",
     "model-volume",
     "ollama",
+    "records",
     "observability",
     "autoscaling-hpa",
     "autoscaling-keda",
@@ -51,6 +52,10 @@ EXCLUSIVE = (
     {"autoscaling-hpa", "autoscaling-keda"},
     # Ollama serves the backend, which such a site does not have.
     {"ollama", "edge-only"},
+    # One file of records has one writer.
+    {"records", "autoscaling-hpa"},
+    {"records", "autoscaling-keda"},
+    {"records", "edge-only"},
     # One brings the other.
     {"multi-site", "edge-only"},
 )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpu_backend.llm.manifest import read_language_manifest
 from gpu_backend.settings import Settings, read_settings
 from k8s.rendered import COMBINATIONS, OVERLAYS, REPOSITORY, Objects, load, pod_spec
 from k8s.spin_operator import built_service
@@ -72,6 +74,40 @@ def test_backend_models_lie_in_the_image_or_on_a_volume(name: str) -> None:
     mounts = deployment["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert str(shipped) == "/opt/inference-anywhere/models"
     assert {str(path) for path in others} <= {mount["mountPath"] for mount in mounts}
+
+
+def test_ollama_manifest_is_one_that_the_backend_reads(tmp_path: Path) -> None:
+    objects = load("everything")
+    text = objects.generated("ConfigMap", "ollama-model")["data"]["model.toml"]
+    folder = tmp_path / "ollama"
+    folder.mkdir()
+    (folder / "model.toml").write_text(text)
+    manifest = read_language_manifest(folder)
+    assert manifest.upstream is not None
+    assert manifest.upstream.url == "http://ollama:11434"
+    container = objects.get("Deployment", "gpu-backend")["spec"]["template"]["spec"]["containers"][
+        0
+    ]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert f"/models/{manifest.name}/model.toml" in mounts
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_records_are_delivered_only_where_one_backend_keeps_them(name: str) -> None:
+    objects = load(name)
+    enabled = bound(objects)["records_enabled"]
+    backend = objects.find("Deployment", "gpu-backend")
+    if backend is None:
+        assert enabled == "false"
+        return
+    environment = objects.generated("ConfigMap", "gpu-backend-settings")["data"]
+    kept = read_settings(environment).records
+    assert enabled == ("true" if kept is not None else "false")
+    if kept is not None:
+        spec = backend["spec"]
+        assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+        mounts = spec["template"]["spec"]["containers"][0]["volumeMounts"]
+        assert str(kept.parent) in {mount["mountPath"] for mount in mounts}
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
