@@ -1,15 +1,15 @@
 """The calls clients make, and how each reaches an engine that speaks one protocol or the other.
 
-    client                  OpenAI engine                   Ollama engine
-    /v1/chat/completions    as it is                        /api/chat
-    /v1/completions         as it is                        /api/generate, raw
-    /v1/responses           /v1/chat/completions            /api/chat
-    /v1/embeddings          as it is                        /api/embed
-    /api/chat               /v1/chat/completions            as it is
-    /api/generate           /v1/chat/completions,           as it is
-                            or /v1/completions with raw
-    /api/embed              /v1/embeddings                  as it is
-    /api/embeddings         /v1/embeddings                  as it is
+client                  OpenAI engine                   Ollama engine
+/v1/chat/completions    as it is                        /api/chat
+/v1/completions         as it is                        /api/generate, raw
+/v1/responses           /v1/chat/completions            /api/chat
+/v1/embeddings          as it is                        /api/embed
+/api/chat               /v1/chat/completions            as it is
+/api/generate           /v1/chat/completions,           as it is
+                        or /v1/completions with raw
+/api/embed              /v1/embeddings                  as it is
+/api/embeddings         /v1/embeddings                  as it is
 """
 
 from __future__ import annotations
