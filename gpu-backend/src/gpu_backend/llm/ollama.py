@@ -234,6 +234,8 @@ def _format(request: GenerateRequest) -> Any:
 
 def _message(message: Message) -> Document:
     document: Document = {"role": message.role, "content": message.content}
+    if any(image.startswith(("http://", "https://")) for image in message.images):
+        raise InvalidInputError("Ollama takes pictures in base64 only", param="messages")
     if message.images:
         document["images"] = list(message.images)
     if message.tool_calls:

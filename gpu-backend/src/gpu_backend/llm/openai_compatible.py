@@ -263,7 +263,9 @@ def _message(message: Message) -> Document:
 
 
 def _data_url(image: str) -> str:
-    """Base64 as Ollama writes it, with the type that its first bytes tell."""
+    """Base64, with the type that its first bytes tell; an address as it is."""
+    if image.startswith(("http://", "https://")):
+        return image
     kind = "png" if image.startswith("iVBOR") else "gif" if image.startswith("R0lG") else "jpeg"
     return f"data:image/{kind};base64,{image}"
 
