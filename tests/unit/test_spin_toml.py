@@ -66,7 +66,9 @@ def test_spin_toml_component_is_built_by_the_script_where_it_is_looked_for(name:
     built = {item.name: item.wasm for item in discover()}
     assert ROOT / component["source"] == built[name]
     assert component["build"]["command"] == f"python3 scripts/build_components.py {name}"
-    for pattern in component["build"]["watch"]:
+    # Vocabularies are there once `make models` has fetched models; nothing else is optional.
+    watched = [item for item in component["build"]["watch"] if not item.startswith(".models/")]
+    for pattern in watched:
         assert list(Path(ROOT).glob(pattern)), f"watch pattern {pattern} matches nothing"
 
 

@@ -97,7 +97,8 @@ def test_scores_of_a_stop_are_dropped() -> None:
 async def test_outlet_hands_over_in_order_and_then_raises() -> None:
     outlet = Outlet()
     outlet.put(Chunk("a"))
+    outlet.put(Chunk("b"))
     outlet.put(ValueError("over"))
-    assert (await outlet.get()).text == "a"
+    assert (await outlet.get()).text == "ab"
     with pytest.raises(ValueError, match="over"):
         await outlet.get()

@@ -138,6 +138,12 @@ class Sampler:
         choice = self._choice
         assert self._random is not None
         size = len(logits)
+        if choice.top_k in (0, size) and choice.top_p >= 1.0 and choice.min_p == 0.0:
+            # Nothing is left out: the order does not matter, and sorting is most of the work.
+            weights = np.exp((logits - logits.max()).astype(np.float64) / choice.temperature)
+            reached = np.cumsum(weights)
+            at = int(np.searchsorted(reached, self._random.random() * reached[-1], side="right"))
+            return min(at, size - 1)
         kept = min(choice.top_k or size, size)
         if kept < size:
             tokens = np.argpartition(logits, size - kept)[size - kept :]

@@ -66,17 +66,25 @@ class Outlet:
             self._waiter.set_result(None)
 
     async def get(self) -> Chunk:
-        """The next chunk.
+        """What has come since the last call, as one chunk: a slow reader costs no more than that.
 
         Raises:
             Exception: What ended the stream.
         """
-        while not self._items:
+        items = self._items
+        while not items:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        item = self._items.popleft()
+        item = items.popleft()
         if isinstance(item, Exception):
             raise item
+        while items and isinstance(following := items[0], Chunk):
+            item = Chunk(
+                text=item.text + following.text,
+                scores=item.scores + following.scores,
+                finish=following.finish,
+            )
+            items.popleft()
         return item
 
 
