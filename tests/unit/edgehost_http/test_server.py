@@ -143,9 +143,10 @@ def test_head_arrives_before_the_guest_writes_anything() -> None:
         writer.finish()
 
     with RunningServer(handler) as server, server.client() as client:
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert client.receive_head()[1]["x-early"] == "yes"
         go_on.set()
+        assert client.receive_to_end() == b"0\r\n\r\n"
 
 
 @pytest.mark.parametrize("handler", [echo, echo_streaming])
