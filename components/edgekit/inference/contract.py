@@ -13,7 +13,7 @@ from edgekit.policy.cache_control import ResponseDirectives
 from edgekit.policy.cache_entry import StoredAnswer
 from edgekit.protocols.inference_headers import ModelIdentity
 
-__all__ = ["Answer", "Inference", "restore_answer"]
+__all__ = ["Answer", "Inference", "Question", "restore_answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,8 @@ def restore_answer(stored: StoredAnswer) -> Answer:
     )
 
 
-@runtime_checkable
-class Inference(Protocol):
-    """One request for one answer of one model. Methods are called in the order they stand here."""
+class Question(Protocol):
+    """What the cache has to know of a request. Methods are called in the order they stand here."""
 
     @property
     def kind(self) -> str:
@@ -79,16 +78,6 @@ class Inference(Protocol):
         """Version the client asks for; None for the active one."""
         ...
 
-    @property
-    def has_upstream(self) -> bool:
-        """True when cluster and cloud may have the model."""
-        ...
-
-    @property
-    def edge_model(self) -> EdgeModel | None:
-        """The model inside this component that can answer as well."""
-        ...
-
     def stored_keys(self) -> Sequence[str]:
         """What else is to be read from the store with the request's snapshot."""
         ...
@@ -100,6 +89,21 @@ class Inference(Protocol):
     @property
     def deterministic(self) -> bool:
         """True when the same request to the same model has the same answer."""
+        ...
+
+
+@runtime_checkable
+class Inference(Question, Protocol):
+    """One request for one answer of one model. Methods are called in the order they stand here."""
+
+    @property
+    def has_upstream(self) -> bool:
+        """True when cluster and cloud may have the model."""
+        ...
+
+    @property
+    def edge_model(self) -> EdgeModel | None:
+        """The model inside this component that can answer as well."""
         ...
 
     def understand(self, exchange: Exchange, /) -> None:

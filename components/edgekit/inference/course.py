@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.errors import AccessDeniedError, EdgeError, ExhaustedError, ModelNotFoundError
 from edgekit.exchange import Exchange
@@ -56,7 +56,7 @@ class Course:
         self._tiers = tiers
         self._residency = residency
         has_edge = inference.edge_model is not None
-        self.plan = place(
+        plan = place(
             PlacementFacts(
                 budget_ms=exchange.deadline.remaining_ms(),
                 payload_bytes=exchange.request_bytes,
@@ -65,6 +65,8 @@ class Course:
                 tiers=tiers.facts(),
             )
         )
+        # Nothing ruled the upstreams out: the model exists here alone.
+        self.plan = plan if inference.has_upstream else replace(plan, reason="edge-only")
         self._steps = plan_steps(self.plan, stale=stale, edge=has_edge)
 
     def run(self) -> Given:

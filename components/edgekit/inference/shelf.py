@@ -16,7 +16,7 @@ from edgekit.inference.active import (
     decode_active,
     encode_active,
 )
-from edgekit.inference.contract import Answer, Inference
+from edgekit.inference.contract import Answer, Question
 from edgekit.policy.cache import Lookup, ResponseCache
 from edgekit.policy.cache_control import RequestDirectives
 from edgekit.policy.cache_entry import StoredAnswer
@@ -42,7 +42,7 @@ class Shelf:
     def __init__(
         self,
         exchange: Exchange,
-        inference: Inference,
+        inference: Question,
         asked: RequestDirectives,
         rule: CacheRule,
     ) -> None:
@@ -179,8 +179,16 @@ class Shelf:
         model, version = self._inference.model, self._inference.version
         self._exchange.keep.append((self._active_key, encode_active(active, model, version)))
 
-    def put(self, answer: Answer, *, complete: bool = True) -> StoredAnswer | None:
-        """Store an upstream's answer after the response; None when it must not be, or cannot."""
+    def put(
+        self, answer: Answer, *, complete: bool = True, frames: tuple[int, ...] = ()
+    ) -> StoredAnswer | None:
+        """Store an upstream's answer after the response; None when it must not be, or cannot.
+
+        Args:
+            answer: What it answered.
+            complete: The terminal event of a stream has been seen.
+            frames: Sizes of the chunks of a stream.
+        """
         lifetime = lifetime_of(
             self._rule, self._asked, answer.directives, status=200, complete=complete
         )
@@ -200,6 +208,7 @@ class Shelf:
             stale_while_revalidate_s=lifetime.stale_while_revalidate_s,
             stale_if_error_s=lifetime.stale_if_error_s,
             must_revalidate=lifetime.must_revalidate,
+            frames=frames,
             facts=answer.facts(),
         )
         items = self._cache.store_items(self._lookup, stored, now_s)

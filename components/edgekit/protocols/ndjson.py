@@ -16,7 +16,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class LineSplitter:
-    """Gives back the lines that each chunk completes; holds at most `MAX_LINE_BYTES`."""
+    """Gives back the lines that each chunk completes; holds at most that and `MAX_LINE_BYTES`."""
 
     def __init__(self) -> None:
         self._held = bytearray()

@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventSplitter:
-    """Gives back the events that each chunk completes; holds at most `MAX_EVENT_BYTES`."""
+    """Gives back the events that each chunk completes; holds at most that and `MAX_EVENT_BYTES`."""
 
     def __init__(self) -> None:
         self._held = bytearray()

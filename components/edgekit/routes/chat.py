@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from edgekit.chat.caching import Capture, ChatCache, open_cache, replay
 from edgekit.chat.ollama_writer import load_answer
 from edgekit.chat.operations import OPERATIONS, Operation, Way
 from edgekit.chat.prompts import PromptReport, apply_rules
@@ -18,9 +19,16 @@ from edgekit.chat.settings import ChatSettings, Dialect, read_chat_settings
 from edgekit.chat.streaming import StreamCodec, stream_answer
 from edgekit.chat.upstream import ask, read_answer
 from edgekit.chat.writing import AnswerFrame, compact
-from edgekit.errors import UnsupportedMediaTypeError, UpstreamUnavailableError
+from edgekit.errors import (
+    DeadlineExceededError,
+    ModelNotReadyError,
+    OverloadedError,
+    UnsupportedMediaTypeError,
+    UpstreamUnavailableError,
+)
 from edgekit.exchange import Exchange, Placement
 from edgekit.http import Headers, Response
+from edgekit.policy.cache_entry import StoredAnswer
 from edgekit.policy.structured import Token, serialize_list
 from edgekit.ports import UpstreamError, UpstreamResponse
 from edgekit.protocols.fields import parse_document
@@ -35,6 +43,14 @@ JSON_MEDIA_TYPE = "application/json"
 STREAM_MEDIA_TYPES = {Dialect.OPENAI: SSE_MEDIA_TYPE, Dialect.OLLAMA: NDJSON_MEDIA_TYPE}
 RELAYED_FIELDS = ("inference-model", "server-timing")
 IDENTIFIER_BYTES = 12
+
+FAILURES = (
+    DeadlineExceededError,
+    ModelNotReadyError,
+    OverloadedError,
+    UpstreamUnavailableError,
+)
+"""Errors that a stored answer may stand in for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +71,10 @@ class ChatRequest:
         if operation.is_local(dialect, document):
             return LocalAnswer(_load_answer(exchange, operation, document))
         report = apply_rules(document, operation.path, settings.prompts)
+        cache = open_cache(exchange, operation.path, document, dialect.value)
+        stored = None if cache is None else cache.find()
+        if stored is not None:
+            return LocalAnswer(_stored_answer(exchange, report, stored), "cache-hit")
         way = operation.way(dialect, document)
         streamed = way.stream is not None and operation.streams(document)
         if way.request is not None:
@@ -64,14 +84,20 @@ class ChatRequest:
         elif report.changed:
             body = compact(document)
         exchange.end_stage("prompt")
-        return ChatCall(operation, settings, way, document, report, body, streamed)
+        return ChatCall(operation, settings, way, document, report, body, streamed, cache)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAnswer:
-    """An answer that no engine is needed for."""
+    """An answer that no engine is needed for.
+
+    Attributes:
+        response: It.
+        reason: Why there was none, for `Inference-Placement`.
+    """
 
     response: Response
+    reason: str = "local"
 
     def call(self, _exchange: Exchange) -> LocalAnswer:
         """Nothing is called."""
@@ -79,7 +105,7 @@ class LocalAnswer:
 
     def respond(self, exchange: Exchange) -> Response:
         """The response, as it is."""
-        exchange.placement = Placement("edge", "local", 0.0)
+        exchange.placement = Placement("edge", self.reason)
         return self.response
 
 
@@ -95,6 +121,7 @@ class ChatCall:
         report: What they did.
         body: For the engine.
         streamed: Whether the answer is.
+        cache: Where the answer may be kept; None for one that is not.
     """
 
     operation: Operation
@@ -104,9 +131,19 @@ class ChatCall:
     report: PromptReport
     body: bytes
     streamed: bool
+    cache: ChatCache | None
 
-    def call(self, exchange: Exchange) -> ChatAnswer:
+    def call(self, exchange: Exchange) -> ChatAnswer | LocalAnswer:
         """Ask the engine and wait for the head of its answer."""
+        try:
+            return self._ask(exchange)
+        except FAILURES:
+            stored = None if self.cache is None else self.cache.find_for_error()
+            if stored is None:
+                raise
+            return LocalAnswer(_stored_answer(exchange, self.report, stored), "cache-stale")
+
+    def _ask(self, exchange: Exchange) -> ChatAnswer:
         dialect = self.settings.dialect_for(self.operation.dialect)
         accept = STREAM_MEDIA_TYPES[dialect] if self.streamed else JSON_MEDIA_TYPE
         answer = ask(
@@ -131,7 +168,12 @@ class ChatAnswer:
         if self.asked.streamed:
             return self._stream(exchange, headers)
         headers.set("content-type", JSON_MEDIA_TYPE)
-        return Response(200, headers, self._whole(exchange))
+        body = self._whole(exchange)
+        capture = self._capture(exchange)
+        if capture is not None:
+            capture.add(body)
+            self._keep(JSON_MEDIA_TYPE, capture)
+        return Response(200, headers, body)
 
     def _stream(self, exchange: Exchange, headers: Headers) -> Response:
         asked = self.asked
@@ -140,14 +182,15 @@ class ChatAnswer:
         headers.set("x-accel-buffering", "no")
         assert asked.way.stream is not None
         codec = asked.way.stream(_frame(exchange, asked.document), asked.document)
+        capture = self._capture(exchange)
         body = stream_answer(
             self.answer,
             codec,
             log=exchange.log,
             check=partial(exchange.deadline.check, "receiving the answer"),
-            done=partial(self._account, exchange, codec),
+            done=partial(self._finish, exchange, codec, capture),
         )
-        return Response(200, headers, body)
+        return Response(200, headers, body if capture is None else capture.through(body))
 
     def _whole(self, exchange: Exchange) -> bytes:
         asked = self.asked
@@ -163,8 +206,19 @@ class ChatAnswer:
         exchange.end_stage("answer")
         return body
 
-    def _account(self, exchange: Exchange, codec: StreamCodec) -> None:
+    def _capture(self, exchange: Exchange) -> Capture | None:
+        if self.asked.cache is None or not self.asked.cache.keeps:
+            return None
+        return Capture(exchange.settings.policy.cache.max_entry_bytes)
+
+    def _keep(self, media_type: str, capture: Capture) -> None:
+        assert self.asked.cache is not None
+        self.asked.cache.keep(self.answer.headers, media_type, capture)
+
+    def _finish(self, exchange: Exchange, codec: StreamCodec, capture: Capture | None) -> None:
         """Tokens are charged after the response; of a stream cut short, as far as it came."""
+        if capture is not None and codec.complete:
+            self._keep(STREAM_MEDIA_TYPES[self.asked.operation.dialect], capture)
         if codec.usage is not None:
             tokens = codec.usage.total_tokens
         else:
@@ -219,6 +273,14 @@ def _load_answer(exchange: Exchange, operation: Operation, document: dict[str, A
     )
     media_type = NDJSON_MEDIA_TYPE if operation.streams(document) else JSON_MEDIA_TYPE
     return Response(200, Headers([("content-type", media_type)]), body)
+
+
+def _stored_answer(exchange: Exchange, report: PromptReport, stored: StoredAnswer) -> Response:
+    fields, body = replay(stored, exchange)
+    headers = _headers(report, Headers())
+    for name, value in fields:
+        headers.set(name, value)
+    return Response(200, headers, body)
 
 
 def _headers(report: PromptReport, fields: Headers) -> Headers:

@@ -33,7 +33,7 @@ def test_vibration_is_answered_at_the_edge_without_any_upstream(world: EdgeWorld
     assert 0 <= answer["score"] <= 1
     assert answer["anomaly"] == (answer["score"] > answer["threshold"])
     assert set(answer["features"]) >= {"rms", "kurtosis", "crest_factor"}
-    assert placement_of(response).startswith("edge;reason=")
+    assert placement_of(response) == "edge;reason=edge-only"
     assert world.upstreams.requests == []
 
 
