@@ -30,7 +30,7 @@ from edgekit.ports import (
 from edgekit.protocols.oip import read_error_text
 from edgekit.protocols.trace import Trace
 
-__all__ = ["Backend", "model_path"]
+__all__ = ["Backend", "Upstream", "model_path"]
 
 MAX_ANSWER_BYTES = 1 << 20
 """Metadata of 1,000 labels and scores of 100,000 classes both stay below it."""
@@ -49,12 +49,28 @@ for 401 and 403 too: the credentials in a call made here are the edge's own."""
 
 
 @dataclass(frozen=True, slots=True)
-class Backend:
-    """One backend, for the time of one request.
+class Upstream:
+    """A server that models are asked at.
 
     Attributes:
+        name: Of its breaker and its retry budget: what fails together has one name.
         url: Scheme, host and port.
         timeouts: Of each call.
+        key: Sent as a bearer token; empty for none.
+    """
+
+    name: str
+    url: str
+    timeouts: Timeouts
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One upstream, for the time of one request.
+
+    Attributes:
+        upstream: Where it is.
         client: Outbound HTTP.
         trace: Identifiers that go along.
         log: Where the operator reads what clients are not told.
@@ -62,8 +78,7 @@ class Backend:
         reserve_s: Part of the budget to keep for what comes after a failure.
     """
 
-    url: str
-    timeouts: Timeouts
+    upstream: Upstream
     client: HttpClient
     trace: Trace
     log: Log
@@ -88,8 +103,11 @@ class Backend:
         fields = Headers(headers)
         self.trace.write(fields)
         self.deadline.forward_to(fields)
-        timeouts = self.deadline.timeouts(self.timeouts, reserve_s=self.reserve_s)
-        request = UpstreamRequest(method, self.url + target, timeouts, fields, body)
+        upstream = self.upstream
+        if upstream.key:
+            fields.set("authorization", f"Bearer {upstream.key}")
+        timeouts = self.deadline.timeouts(upstream.timeouts, reserve_s=self.reserve_s)
+        request = UpstreamRequest(method, upstream.url + target, timeouts, fields, body)
         try:
             return self.client.send(request)
         except UpstreamError as error:
@@ -115,7 +133,7 @@ class Backend:
 
     def _failed(self, error: UpstreamError, method: str, target: str) -> EdgeError:
         """Clients learn what happened; where the backend lives is for the log alone."""
-        self.log(f"backend {self.url}: {method} {target}: {error}")
+        self.log(f"backend {self.upstream.url}: {method} {target}: {error}")
         if isinstance(error, UpstreamTimeoutError):
             return DeadlineExceededError(f"the backend took too long ({error})")
         return UpstreamUnavailableError(f"the backend cannot be reached ({error})")
@@ -125,7 +143,7 @@ class Backend:
         kind = REFUSALS.get(response.status, UpstreamUnavailableError)
         error: EdgeError
         if kind is UpstreamUnavailableError:
-            self.log(f"backend {self.url}: {call}: status {response.status}: {text}")
+            self.log(f"backend {self.upstream.url}: {call}: status {response.status}: {text}")
             error = kind(f"the backend failed with status {response.status}")
         else:
             error = kind(

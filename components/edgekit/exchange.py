@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgekit.backend import Backend
+from edgekit.backend import Backend, Upstream
 from edgekit.http import Request, Response
 from edgekit.policy.deadline import Deadline
 from edgekit.policy.ledger import QuotaUse
@@ -59,6 +59,8 @@ class Facts:
         cache: hit, miss, stale, collapsed or bypass.
         confidence: Of the top class, where there is one.
         tokens: Model tokens this request cost.
+        cost_micro: What it cost, in millionths of the operator's currency.
+        status: Of an answer that ended otherwise than its head said; None for any other.
     """
 
     cache: str = "bypass"
@@ -67,6 +69,8 @@ class Facts:
     confidence: float | None = None
     class_id: int | None = None
     tokens: int = 0
+    cost_micro: int = 0
+    status: int | None = None
 
 
 UNBOUNDED_MS = 600_000
@@ -108,11 +112,11 @@ class Exchange:
     cache_status: str = ""
     record: Callable[[Response], None] | None = None
     facts: Facts = field(default_factory=Facts)
-    _upstream_url: str = ""
+    _upstream: Upstream | None = None
     _reserve_s: float = 0.0
     _settings: Settings | None = None
     _marked_s: float = field(init=False)
-    _stages: list[tuple[str, float]] = field(default_factory=list)
+    _stages: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._marked_s = self.started_s
@@ -131,16 +135,23 @@ class Exchange:
         body = self.request.body
         return len(body) if isinstance(body, bytes) else 0
 
-    def use_upstream(self, url: str, reserve_s: float) -> None:
-        """Make `url` what `backend` calls, keeping `reserve_s` of the budget for afterwards."""
-        self._upstream_url = url
+    @property
+    def upstream(self) -> Upstream:
+        """What `backend` calls: the cluster's backend, until another is chosen."""
+        if self._upstream is None:
+            settings = self.settings
+            return Upstream("cluster", settings.backend_url, settings.backend_timeouts)
+        return self._upstream
+
+    def use_upstream(self, upstream: Upstream, reserve_s: float = 0.0) -> None:
+        """Make `upstream` what `backend` calls, `reserve_s` of the budget kept for afterwards."""
+        self._upstream = upstream
         self._reserve_s = reserve_s
 
     def backend(self) -> Backend:
         """The upstream in use, called on behalf of this request and within its deadline."""
         return Backend(
-            url=self._upstream_url or self.settings.backend_url,
-            timeouts=self.settings.backend_timeouts,
+            upstream=self.upstream,
             client=self.ports.http,
             trace=self.trace,
             log=self.log,
@@ -159,11 +170,11 @@ class Exchange:
         self.ports.log(f"[{self.trace.request_id}] {message}")
 
     def end_stage(self, name: str) -> float:
-        """Note the milliseconds since the last stage ended as stage `name`; returns them."""
+        """Count the milliseconds since the last stage ended to stage `name`; returns them."""
         now_s = self.ports.clock.monotonic_s()
         duration_ms = (now_s - self._marked_s) * 1000
         self._marked_s = now_s
-        self._stages.append((name, duration_ms))
+        self._stages[name] = self._stages.get(name, 0.0) + duration_ms
         return duration_ms
 
     def elapsed_ms(self) -> float:
@@ -174,7 +185,7 @@ class Exchange:
         """Set the fields that tell what happened to this request; hand over the work after it."""
         headers = response.headers
         headers.set("x-request-id", self.trace.request_id)
-        stages = [*self._stages, ("total", self.elapsed_ms())]
+        stages = [*self._stages.items(), ("total", self.elapsed_ms())]
         headers.add("server-timing", format_server_timing(stages))
         placement = self.placement
         if placement is not None:

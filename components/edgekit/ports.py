@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -114,11 +115,16 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits of one outbound call, in seconds."""
+    """Limits of one outbound call, in seconds.
+
+    Attributes:
+        total_s: Until the last byte: an upstream that drips keeps to all the others for ever.
+    """
 
     connect_s: float
     first_byte_s: float
     between_bytes_s: float
+    total_s: float = math.inf
 
 
 @dataclass(slots=True)

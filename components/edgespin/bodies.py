@@ -6,6 +6,8 @@ spliced one costs the host alone. So a relayed body is only read where somebody 
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 
 from spin_sdk.wit.imports.streams import InputStream, OutputStream, StreamError_Closed
@@ -13,6 +15,7 @@ from spin_sdk.wit.imports.types import IncomingBody, IncomingRequest, IncomingRe
 from spin_sdk.wit.types import Err
 
 from edgekit.http import Body
+from edgekit.ports import UpstreamTimeoutError
 
 __all__ = ["HostBody", "write_all", "write_body"]
 
@@ -29,21 +32,25 @@ class HostBody(Iterator[bytes]):
     Args:
         message: The request or response it belongs to.
         failure: Makes the exception from the stream error of a transfer that broke off.
+        total_s: Seconds from now in which all of it has to arrive.
     """
 
     def __init__(
         self,
         message: IncomingRequest | IncomingResponse,
         failure: Callable[[object], Exception],
+        total_s: float = math.inf,
     ) -> None:
         self._message = message
         self._failure = failure
         self._body: IncomingBody | None = None
         self._stream: InputStream | None = None
         self._closed = False
+        self._ends_s = time.monotonic() + total_s
 
     def __next__(self) -> bytes:
         while not self._closed:
+            self._check_time()
             try:
                 chunk = self._open().blocking_read(READ_SIZE)
             except Err as error:
@@ -58,9 +65,11 @@ class HostBody(Iterator[bytes]):
 
         Raises:
             Err: The receiver behind `sink` has gone.
+            UpstreamTimeoutError: Its time is over.
             Exception: What `failure` makes, when the sender broke off.
         """
         while not self._closed:
+            self._check_time()
             try:
                 sink.blocking_splice(self._open(), SPLICE_SIZE)
             except Err as error:
@@ -80,6 +89,11 @@ class HostBody(Iterator[bytes]):
     def __del__(self) -> None:
         # Finalizers of the resources themselves would run in any order, and the wrong one traps.
         self.close()
+
+    def _check_time(self) -> None:
+        if time.monotonic() >= self._ends_s:
+            self.close()
+            raise UpstreamTimeoutError("the body took too long as a whole")
 
     def _open(self) -> InputStream:
         if self._stream is None:

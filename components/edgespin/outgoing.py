@@ -7,6 +7,7 @@ the host through `RequestOptions`; without them its default is 600 seconds.
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urlsplit
 
 from spin_sdk.wit.imports import outgoing_handler, types
@@ -59,17 +60,20 @@ class OutboundClient:
             UpstreamTimeoutError: One of the request's timeouts ran out.
             UpstreamError: The URL is malformed, or the call failed in any other way.
         """
-        outgoing, body = _open(request)
+        started_s = time.monotonic()
+        outgoing, sink = _open(request)
         try:
             future = outgoing_handler.handle(outgoing, _options(request.timeouts))
         except Err as error:
             raise _translated(error.value) from error
-        if body is not None:
-            _send_body(body, request.body)
+        if sink is not None:
+            _send_body(sink, request.body)
         response = _wait(future)
         with response.headers() as fields:
             headers = decode_fields(fields)
-        return UpstreamResponse(response.status(), headers, HostBody(response, _broken_off))
+        left_s = request.timeouts.total_s - (time.monotonic() - started_s)
+        body = HostBody(response, _broken_off, left_s)
+        return UpstreamResponse(response.status(), headers, body)
 
 
 def _open(request: UpstreamRequest) -> tuple[types.OutgoingRequest, types.OutgoingBody | None]:

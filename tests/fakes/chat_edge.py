@@ -8,8 +8,9 @@ from typing import Any
 
 from chat.app import PIPELINE
 from edgekit.http import Headers, Request, Response
-from edgekit.ports import UpstreamError
-from fakes.edge_ports import FakeClock, LogLines, MemoryStore, make_ports
+from edgekit.ports import UpstreamError, UpstreamRequest, UpstreamResponse
+from fakes.edge_ports import FakeClock, LogLines, make_ports
+from fakes.edge_world import CLOUD, KeyedStore, RecordsSink
 from fakes.llm_upstream import EngineClient, FakeEngine
 from wasm.cases.table import Answer, Call
 
@@ -21,20 +22,46 @@ VARIABLES = {
     "chat_upstream_url": "http://engine.test:11434",
     "chat_cache_ttl_s": "0",
     "max_body_bytes": "100000",
+    # Cases follow each other: what fails in one must not shut the engine out of the next.
+    "breaker_failures": "1000",
 }
 
 
+class Network:
+    """An `HttpClient` that finds the engine, the cloud's, and the records of the backend."""
+
+    def __init__(self, engine: EngineClient, cloud: EngineClient, records: RecordsSink) -> None:
+        self._engine = engine
+        self._cloud = cloud
+        self._records = records
+
+    def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        if request.url.endswith("/v1/records"):
+            assert isinstance(request.body, bytes)
+            return UpstreamResponse(self._records.take(request.body), Headers(), iter([b"{}"]))
+        client = self._cloud if request.url.startswith(CLOUD) else self._engine
+        return client.send(request)
+
+
 class NativeChatEdge:
-    """Answers as the component does; variables are set by keyword."""
+    """Answers as the component does; variables are set by keyword.
+
+    Attributes:
+        engine: At the cluster.
+        cloud: Asked where the variable `cloud_url` is `fakes.edge_world.CLOUD`.
+        records: What the edge wrote down and delivered.
+    """
 
     def __init__(self, engine: FakeEngine | None = None, **variables: str) -> None:
         self.engine = engine or FakeEngine()
+        self.cloud = FakeEngine()
+        self.records = RecordsSink()
         self.client = EngineClient(self.engine)
-        self.store = MemoryStore()
+        self.store = KeyedStore()
         self.clock = FakeClock(tick_s=0.001)
         self.log = LogLines()
         self.ports = make_ports(
-            client=self.client,
+            client=Network(self.client, EngineClient(self.cloud), self.records),
             store=self.store,
             clock=self.clock,
             log=self.log,

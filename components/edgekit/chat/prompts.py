@@ -84,10 +84,10 @@ class PromptReport:
         capped: The answer is shorter than the client asked for, or than it left open.
     """
 
-    changed: bool
-    input_tokens: int
-    redactions: Mapping[str, int]
-    capped: bool
+    changed: bool = False
+    input_tokens: int = 0
+    redactions: Mapping[str, int] = field(default_factory=dict)
+    capped: bool = False
 
 
 def apply_rules(document: dict[str, Any], path: str, rules: PromptRules) -> PromptReport:

@@ -8,7 +8,7 @@ client's pace is the upstream's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 from edgekit.chat.events import Usage
@@ -57,8 +57,7 @@ def stream_answer(
     *,
     log: Callable[[str], None],
     check: Callable[[], None],
-    done: Callable[[], None],
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The client's body.
 
     Args:
@@ -66,7 +65,6 @@ def stream_answer(
         codec: For this answer alone.
         log: Where the operator reads what broke.
         check: Raises `DeadlineExceededError` when the request's budget has run out.
-        done: Called once, when the stream has ended in whatever way.
     """
     try:
         yield from _forward(upstream, codec, check)
@@ -80,7 +78,6 @@ def stream_answer(
         yield codec.fail(error)
     finally:
         upstream.close()
-        done()
 
 
 def _forward(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from edgekit.backend import REFUSALS
-from edgekit.chat.settings import ChatSettings
 from edgekit.errors import (
     DeadlineExceededError,
     EdgeError,
@@ -33,25 +31,21 @@ RETRY_AFTER_S = 1.0
 
 def ask(
     exchange: Exchange,
-    settings: ChatSettings,
     method: str,
     target: str,
     *,
     accept: str,
     body: bytes = b"",
 ) -> UpstreamResponse:
-    """A successful answer, its body still arriving.
+    """A successful answer of `exchange.upstream`, its body still arriving.
 
     Raises:
         EdgeError: The server cannot be reached, or refuses; what its status means is the error.
     """
-    backend = replace(exchange.backend(), url=settings.url, timeouts=settings.timeouts)
     headers = Headers([("accept", accept), ("accept-encoding", "identity")])
     if body:
         headers.add("content-type", "application/json")
-    if settings.key:
-        headers.add("authorization", f"Bearer {settings.key}")
-    answer = backend.relay(method, target, headers, body)
+    answer = exchange.backend().relay(method, target, headers, body)
     if answer.status != 200:
         raise _refusal(exchange, answer)
     coding = answer.headers.last("content-encoding") or "identity"
@@ -62,14 +56,21 @@ def ask(
 
 
 def read_answer(answer: UpstreamResponse, exchange: Exchange) -> bytes:
-    """The whole body of an answer. Raises `EdgeError`."""
+    """The whole body of an answer.
+
+    Raises:
+        EdgeError: It did not arrive. Its `upstream_status` keeps it from being tried again: the
+            engine did the work, and would do it once more.
+    """
     try:
         return answer.read(MAX_ANSWER_BYTES)
     except UpstreamTimeoutError as error:
         raise DeadlineExceededError("the model took too long to answer") from error
     except UpstreamError as error:
         exchange.log(f"the engine's answer broke off: {error}")
-        raise UpstreamUnavailableError(f"the engine's answer broke off ({error})") from error
+        failure = UpstreamUnavailableError(f"the engine's answer broke off ({error})")
+        failure.upstream_status = answer.status
+        raise failure from error
 
 
 def _refusal(exchange: Exchange, answer: UpstreamResponse) -> EdgeError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgekit.exchange import Exchange
 from edgekit.policy.admission import AdmissionDesk, LimitExceededError
 from edgekit.policy.snapshot import Snapshot
 
-__all__ = ["admission_keys", "admit", "admit_call"]
+__all__ = ["admission_keys", "admit", "admit_call", "charge"]
 
 
 def admission_keys(exchange: Exchange) -> list[str]:
@@ -40,7 +42,24 @@ def admit(exchange: Exchange, snapshot: Snapshot, *, hold: bool) -> None:
         exchange.uses = error.uses
         raise
     exchange.uses = admission.uses
-    exchange.after.append(lambda: desk.settle(tenant, admission, tokens=exchange.facts.tokens))
+
+    def settle() -> None:
+        facts = exchange.facts
+        desk.settle(tenant, admission, tokens=facts.tokens, cost_micro=facts.cost_micro)
+
+    exchange.after.append(settle)
+
+
+def charge(
+    exchange: Exchange, model: str, *, input_tokens: int = 0, output_tokens: int = 0
+) -> None:
+    """Note what an upstream's answer cost; charged to the tenant when the request is settled."""
+    price = exchange.settings.policy.prices.of(model)
+    exchange.facts = replace(
+        exchange.facts,
+        tokens=input_tokens + output_tokens,
+        cost_micro=price.cost_micro(input_tokens=input_tokens, output_tokens=output_tokens),
+    )
 
 
 def admit_call(exchange: Exchange) -> None:

@@ -15,13 +15,14 @@ settlement). There are more only when another instance gets in between, or an up
 
 from __future__ import annotations
 
+import collections
 from dataclasses import replace
 
 from edgekit.errors import EdgeError, NotCachedError
 from edgekit.exchange import Exchange, Placement
 from edgekit.http import Headers, Response
-from edgekit.inference.admitting import admission_keys, admit
-from edgekit.inference.contract import Inference, restore_answer
+from edgekit.inference.admitting import admission_keys, admit, charge
+from edgekit.inference.contract import Answer, Arriving, Inference, restore_answer
 from edgekit.inference.course import Course, Given
 from edgekit.inference.recording import record_inference
 from edgekit.inference.shelf import Shelf
@@ -63,6 +64,7 @@ class _Answering:
         self._residency = parse_residency(exchange.request.headers)
         self._shelf = Shelf(exchange, inference, self._asked, self._rule.cache)
         self._tiers = Tiers(exchange, inference)
+        self._arriving: Arriving | None = None
 
     def respond(self) -> Response:
         """Go through the steps."""
@@ -81,7 +83,8 @@ class _Answering:
         return self._forward(fwd)
 
     def _record(self, response: Response) -> None:
-        record_inference(self._exchange, self._inference, response)
+        kind, model, late = self._inference.kind, self._inference.model, self._arriving is not None
+        record_inference(self._exchange, kind, model, response, late=late)
 
     # --- from the store -------------------------------------------------------------------------
 
@@ -93,7 +96,8 @@ class _Answering:
             "hit" if verdict is Verdict.FRESH else "stale",
         )
         if verdict is Verdict.STALE_THEN_REFRESH:
-            self._exchange.after.append(self._refresh)
+            # Before the settlement, which charges what this costs.
+            self._exchange.after.insert(0, self._refresh)
         reason = "cache-hit" if verdict is Verdict.FRESH else "cache-stale"
         return self._stored_response(stored, reason)
 
@@ -114,9 +118,10 @@ class _Answering:
         if self._shelf.join() is not None:
             return
         try:
-            answer = self._tiers.call(Tier.CLUSTER, reserve_s=0.0)
-            self._shelf.learn(answer)
-            self._shelf.put(answer)
+            self._take(Tier.CLUSTER, self._tiers.call(Tier.CLUSTER, reserve_s=0.0))
+            if self._arriving is not None:
+                collections.deque(self._arriving.chunks(), maxlen=0)
+                self._close()
         except EdgeError as error:
             exchange.log(f"the stored answer was not refreshed: {error.message}")
         self._shelf.release()
@@ -175,15 +180,15 @@ class _Answering:
         return self._stored_response(stored, given.reason)
 
     def _computed(self, given: Given, fwd: str, *, waited: bool) -> Response:
-        stored = None
-        if given.tier is not Tier.EDGE and given.answer is not None:
-            if given.tier is Tier.CLUSTER:
-                self._shelf.learn(given.answer)
-            stored = self._shelf.put(given.answer)
+        upstream = given.tier is not Tier.EDGE
+        stored = self._take(given.tier, given.answer) if upstream and given.answer else None
+        if self._arriving is not None:
+            # The first thing to be done after the response: it tells what there is to settle.
+            self._exchange.after.insert(0, self._close)
         self._note(
             CacheStatus(
                 fwd=fwd,
-                fwd_status=None if given.tier is Tier.EDGE else 200,
+                fwd_status=200 if upstream else None,
                 ttl_s=stored.lifetime_s if stored else None,
                 stored=stored is not None,
                 collapsed=False if waited else None,
@@ -192,6 +197,32 @@ class _Answering:
             fwd if fwd == "bypass" else "miss",
         )
         return self._response(given, stored)
+
+    def _take(self, tier: Tier, answer: Answer) -> StoredAnswer | None:
+        """Account for an upstream's answer, and store it; for a streamed one `_close` does it."""
+        if tier is Tier.CLUSTER:
+            self._shelf.learn(answer)
+        if answer.arriving is None:
+            self._charge(answer.tokens, answer.output_tokens)
+            return self._shelf.put(answer)
+        self._arriving = answer.arriving
+        return None
+
+    def _close(self) -> None:
+        assert self._arriving is not None
+        ended = self._arriving.ended()
+        self._charge(ended.tokens, ended.output_tokens)
+        self._exchange.facts = replace(self._exchange.facts, status=ended.status)
+        if ended.answer is not None:
+            self._shelf.put(ended.answer)
+
+    def _charge(self, tokens: int, output_tokens: int) -> None:
+        charge(
+            self._exchange,
+            self._inference.model,
+            input_tokens=tokens - output_tokens,
+            output_tokens=output_tokens,
+        )
 
     # --- the response ---------------------------------------------------------------------------
 
@@ -212,7 +243,6 @@ class _Answering:
             model_digest=identity.digest,
             confidence=answer.confidence,
             class_id=answer.class_id,
-            tokens=answer.tokens,
         )
         response = self._inference.respond(exchange, answer)
         headers = response.headers

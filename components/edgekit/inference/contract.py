@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from edgekit.backend import Upstream
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import ResponseDirectives
 from edgekit.policy.cache_entry import StoredAnswer
+from edgekit.policy.placement import Tier
 from edgekit.protocols.inference_headers import ModelIdentity
 
-__all__ = ["Answer", "Inference", "Question", "restore_answer"]
+__all__ = ["Answer", "Arriving", "Ended", "Inference", "restore_answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of a streamed answer.
+
+    Attributes:
+        tokens: Model tokens it took, as far as it came.
+        output_tokens: Those of them that were generated.
+        status: Recorded instead of the head's, where that turned out to be untrue.
+        answer: All of it; None where it is incomplete, or too large to keep.
+    """
+
+    tokens: int
+    output_tokens: int
+    status: int | None
+    answer: Answer | None
+
+
+class Arriving(Protocol):
+    """The body of an answer that is still on its way from the upstream."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The client's body, as it comes; taken once."""
+        ...
+
+    def ended(self) -> Ended:
+        """What became of it, once `chunks` has ended or was closed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One complete answer in the form in which it is stored.
+    """One answer in the form in which it is stored.
 
     Attributes:
         headers: Fields to send with it, those of the policy aside.
@@ -27,7 +58,10 @@ class Answer:
         confidence: Of the top class, where there is one.
         class_id: The top class, where there is one.
         tokens: Model tokens, where they are counted.
+        output_tokens: Those of them that were generated.
         directives: What the upstream says about storing it.
+        frames: Sizes of the chunks of a streamed answer, in order; empty for any other.
+        arriving: The body of a streamed answer that has just begun; `body` is empty then.
     """
 
     headers: Headers
@@ -36,7 +70,10 @@ class Answer:
     confidence: float | None = None
     class_id: int | None = None
     tokens: int = 0
+    output_tokens: int = 0
     directives: ResponseDirectives = field(default_factory=ResponseDirectives)
+    frames: tuple[int, ...] = ()
+    arriving: Arriving | None = None
 
     def facts(self) -> dict[str, object]:
         """What is stored beside fields and body; `restore_answer` reads it."""
@@ -46,6 +83,13 @@ class Answer:
             "confidence": self.confidence,
             "class_id": self.class_id,
         }
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body of a streamed answer in its chunks."""
+        position = 0
+        for size in self.frames:
+            yield self.body[position : position + size]
+            position += size
 
 
 def restore_answer(stored: StoredAnswer) -> Answer:
@@ -57,11 +101,13 @@ def restore_answer(stored: StoredAnswer) -> Answer:
         identity=ModelIdentity(*facts["model"]),
         confidence=facts["confidence"],
         class_id=facts["class_id"],
+        frames=stored.frames,
     )
 
 
-class Question(Protocol):
-    """What the cache has to know of a request. Methods are called in the order they stand here."""
+@runtime_checkable
+class Inference(Protocol):
+    """One request for one answer of one model. Methods are called in the order they stand here."""
 
     @property
     def kind(self) -> str:
@@ -78,6 +124,24 @@ class Question(Protocol):
         """Version the client asks for; None for the active one."""
         ...
 
+    @property
+    def streamed(self) -> bool:
+        """True when the client wants the answer as it grows.
+
+        Such a request does not wait for another's answer, whose last byte comes long after the
+        first one of its own would; and its time is that to the first byte.
+        """
+        ...
+
+    @property
+    def edge_model(self) -> EdgeModel | None:
+        """The model inside this component that can answer as well."""
+        ...
+
+    def upstreams(self, exchange: Exchange, /) -> Mapping[Tier, Upstream]:
+        """Who may have the model; empty for one that exists in the component alone."""
+        ...
+
     def stored_keys(self) -> Sequence[str]:
         """What else is to be read from the store with the request's snapshot."""
         ...
@@ -89,21 +153,6 @@ class Question(Protocol):
     @property
     def deterministic(self) -> bool:
         """True when the same request to the same model has the same answer."""
-        ...
-
-
-@runtime_checkable
-class Inference(Question, Protocol):
-    """One request for one answer of one model. Methods are called in the order they stand here."""
-
-    @property
-    def has_upstream(self) -> bool:
-        """True when cluster and cloud may have the model."""
-        ...
-
-    @property
-    def edge_model(self) -> EdgeModel | None:
-        """The model inside this component that can answer as well."""
         ...
 
     def understand(self, exchange: Exchange, /) -> None:

@@ -6,13 +6,13 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
-from edgekit.errors import AccessDeniedError, EdgeError, ExhaustedError, ModelNotFoundError
+from edgekit.errors import EdgeError, ExhaustedError, ModelNotFoundError
 from edgekit.exchange import Exchange
 from edgekit.inference.contract import Answer, Inference
 from edgekit.inference.tiers import TIER_FAILURES, Tiers
 from edgekit.policy.cascade import CascadeRule, weigh
 from edgekit.policy.fallback import Step, StepKind, plan_steps
-from edgekit.policy.placement import PlacementFacts, Residency, Tier, place
+from edgekit.policy.placement import PlacementFacts, Residency, Tier, place, residency_error
 
 __all__ = ["Course", "Given"]
 
@@ -66,7 +66,7 @@ class Course:
             )
         )
         # Nothing ruled the upstreams out: the model exists here alone.
-        self.plan = plan if inference.has_upstream else replace(plan, reason="edge-only")
+        self.plan = plan if tiers.reachable else replace(plan, reason="edge-only")
         self._steps = plan_steps(self.plan, stale=stale, edge=has_edge)
 
     def run(self) -> Given:
@@ -128,11 +128,7 @@ class Course:
         """Why nobody answered, in the words that help the client most."""
         wait_s = self._tiers.retry_after_s()
         if failure is None and wait_s is None and "residency" in self.plan.excluded.values():
-            return AccessDeniedError(
-                f"the data may not leave the {self._residency.value}, and model "
-                f"{self._inference.model!r} cannot answer there",
-                param="Inference-Residency",
-            )
+            return residency_error(self._residency, f"model {self._inference.model!r}")
         if failure is not None and failure.code != "upstream_unavailable":
             return failure
         cause = failure.message if failure is not None else "its upstreams failed too often of late"

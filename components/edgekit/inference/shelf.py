@@ -16,7 +16,7 @@ from edgekit.inference.active import (
     decode_active,
     encode_active,
 )
-from edgekit.inference.contract import Answer, Question
+from edgekit.inference.contract import Answer, Inference
 from edgekit.policy.cache import Lookup, ResponseCache
 from edgekit.policy.cache_control import RequestDirectives
 from edgekit.policy.cache_entry import StoredAnswer
@@ -42,7 +42,7 @@ class Shelf:
     def __init__(
         self,
         exchange: Exchange,
-        inference: Question,
+        inference: Inference,
         asked: RequestDirectives,
         rule: CacheRule,
     ) -> None:
@@ -121,7 +121,7 @@ class Shelf:
         collapses = self.cacheable and self._exchange.settings.policy.collapse
         if not collapses or not self.snapshot.available:
             return None
-        if self._asked.no_store or self._asked.no_cache:
+        if self._inference.streamed or self._asked.no_store or self._asked.no_cache:
             return None
         lease = Lease.acquire(
             self._store,
@@ -179,23 +179,17 @@ class Shelf:
         model, version = self._inference.model, self._inference.version
         self._exchange.keep.append((self._active_key, encode_active(active, model, version)))
 
-    def put(
-        self, answer: Answer, *, complete: bool = True, frames: tuple[int, ...] = ()
-    ) -> StoredAnswer | None:
+    def put(self, answer: Answer) -> StoredAnswer | None:
         """Store an upstream's answer after the response; None when it must not be, or cannot.
 
-        Args:
-            answer: What it answered.
-            complete: The terminal event of a stream has been seen.
-            frames: Sizes of the chunks of a stream.
+        An upstream that does not say which version of its model answered is not cached: nobody
+        could tell when the model is replaced.
         """
-        lifetime = lifetime_of(
-            self._rule, self._asked, answer.directives, status=200, complete=complete
-        )
-        if lifetime is None or not self.cacheable or not self.snapshot.available:
-            return None
+        lifetime = lifetime_of(self._rule, self._asked, answer.directives, status=200)
         now_s = self._clock.now_s()
         digest = active_by(answer.identity, now_s).digest
+        if lifetime is None or not (digest and self.cacheable and self.snapshot.available):
+            return None
         stored = StoredAnswer(
             address=self.address,
             identity=self._lookup.key.of_model(digest).identity,
@@ -208,7 +202,7 @@ class Shelf:
             stale_while_revalidate_s=lifetime.stale_while_revalidate_s,
             stale_if_error_s=lifetime.stale_if_error_s,
             must_revalidate=lifetime.must_revalidate,
-            frames=frames,
+            frames=answer.frames,
             facts=answer.facts(),
         )
         items = self._cache.store_items(self._lookup, stored, now_s)

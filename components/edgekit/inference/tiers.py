@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from edgekit.backend import Upstream
 from edgekit.errors import (
     DeadlineExceededError,
     EdgeError,
@@ -48,24 +49,28 @@ class Tiers:
         policy = exchange.settings.policy
         self._exchange = exchange
         self._inference = inference
-        self._urls: dict[Tier, str] = {}
-        if inference.has_upstream:
-            self._urls[Tier.CLUSTER] = exchange.settings.backend_url
-            if policy.cloud_url is not None:
-                self._urls[Tier.CLOUD] = policy.cloud_url
+        self._upstreams = inference.upstreams(exchange)
         self._breaker = Breaker(policy.breaker)
-        self._retries = {tier: RetryBudget(tier.value, share=policy.retry_share) for tier in Tier}
+        self._retries = {
+            tier: RetryBudget(upstream.name, share=policy.retry_share)
+            for tier, upstream in self._upstreams.items()
+        }
         self._seen: dict[Tier, bytes | None] = {}
         self._traffic: dict[Tier, Traffic] = {}
         self._changed: set[Tier] = set()
         self._allowed_ms = 0.0
         self._snapshot = Snapshot({})
 
+    @property
+    def reachable(self) -> bool:
+        """True when there is any upstream that may have the model."""
+        return bool(self._upstreams)
+
     def keys(self) -> list[str]:
         """What `load` needs in its snapshot."""
         keys = [traffic_key(self._label(tier)) for tier in self._known()]
-        for tier in self._urls:
-            keys += [breaker_key(tier.value), self._retries[tier].key]
+        for tier, upstream in self._upstreams.items():
+            keys += [breaker_key(upstream.name), self._retries[tier].key]
         return keys
 
     def load(self, snapshot: Snapshot) -> None:
@@ -74,8 +79,8 @@ class Tiers:
         for tier in self._known():
             label = self._label(tier)
             self._traffic[tier] = decode_traffic(snapshot.get(traffic_key(label)), label)
-        for tier in self._urls:
-            self._seen[tier] = snapshot.get(breaker_key(tier.value))
+        for tier, upstream in self._upstreams.items():
+            self._seen[tier] = snapshot.get(breaker_key(upstream.name))
 
     def facts(self) -> dict[Tier, TierFacts]:
         """What placement needs to know."""
@@ -96,7 +101,7 @@ class Tiers:
         now_s = self._exchange.ports.clock.now_s()
         waits = [
             self._breaker.retry_after_s(decode_breaker(self._seen[tier]), now_s)
-            for tier in self._urls
+            for tier in self._upstreams
             if self._passage(tier) is Passage.OPEN
         ]
         return min(waits, default=None)
@@ -113,8 +118,9 @@ class Tiers:
         """
         if tier is Tier.EDGE:
             return self._observed(tier, self._inference.answer_at_edge)
-        self._enter(tier)
-        self._exchange.use_upstream(self._urls[tier], reserve_s)
+        upstream = self._upstreams[tier]
+        self._enter(tier, upstream)
+        self._exchange.use_upstream(upstream, reserve_s)
         self._count(tier)
         attempt = 0
         while True:
@@ -151,10 +157,11 @@ class Tiers:
 
     def _known(self) -> list[Tier]:
         edge = [Tier.EDGE] if self._inference.edge_model is not None else []
-        return [*edge, *self._urls]
+        return [*edge, *self._upstreams]
 
     def _label(self, tier: Tier) -> str:
-        return f"{tier.value}/{self._inference.kind}/{self._inference.model}"
+        form = "-stream" if self._inference.streamed else ""
+        return f"{tier.value}/{self._inference.kind}{form}/{self._inference.model}"
 
     def _passage(self, tier: Tier) -> Passage:
         if tier is Tier.EDGE:
@@ -162,12 +169,12 @@ class Tiers:
         now_s = self._exchange.ports.clock.now_s()
         return self._breaker.passage(decode_breaker(self._seen[tier]), now_s)
 
-    def _enter(self, tier: Tier) -> None:
+    def _enter(self, tier: Tier, upstream: Upstream) -> None:
         if self._passage(tier) is not Passage.PROBE:
             return
         ports = self._exchange.ports
         if not self._breaker.claim_probe(
-            ports.store, tier.value, self._seen[tier], ports.clock.now_s()
+            ports.store, upstream.name, self._seen[tier], ports.clock.now_s()
         ):
             raise UpstreamUnavailableError(
                 f"the {tier.value} is being probed by another request", retry_after_s=1.0
@@ -192,7 +199,11 @@ class Tiers:
     def _report(self, tier: Tier, *, ok: bool) -> None:
         ports = self._exchange.ports
         state = self._breaker.report(
-            ports.store, tier.value, self._seen[tier], ports.clock.now_s(), ok=ok
+            ports.store,
+            self._upstreams[tier].name,
+            self._seen[tier],
+            ports.clock.now_s(),
+            ok=ok,
         )
         if state != decode_breaker(self._seen[tier]):
             self._seen[tier] = encode_breaker(state)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,13 +70,6 @@ class StoredAnswer:
             stale_if_error_s=self.stale_if_error_s,
             must_revalidate=self.must_revalidate,
         )
-
-    def chunks(self) -> Iterator[bytes]:
-        """The body in the pieces it was first sent in."""
-        position = 0
-        for size in self.frames:
-            yield self.body[position : position + size]
-            position += size
 
 
 def encode_answer(answer: StoredAnswer) -> bytes:

@@ -50,7 +50,6 @@ def lifetime_of(
     upstream: ResponseDirectives,
     *,
     status: int,
-    complete: bool,
 ) -> Lifetime | None:
     """How long an answer may be kept; None when it must not be stored.
 
@@ -58,12 +57,11 @@ def lifetime_of(
         rule: The route's rule.
         asked: The request's directives.
         upstream: Directives of the answer; those of an answer computed here are empty.
-        status: HTTP status of the answer.
-        complete: Every byte arrived, and a stream had its terminal event.
+        status: HTTP status of the answer; all of it has arrived.
     """
     # RFC 9111, section 5.2.1.5: no-store in the request, "a cache MUST NOT store any part of
     # either this request or any response to it"; section 5.2.2.5 for the response.
-    if asked.no_store or upstream.no_store or not complete:
+    if asked.no_store or upstream.no_store:
         return None
     # Section 3.3: an incomplete response is not stored; errors are left out as well: they end
     # when their cause does.

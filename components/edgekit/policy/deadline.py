@@ -7,7 +7,6 @@ pauses before retries. The backend is told what is left of it, so that no hop st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from edgekit.errors import DeadlineExceededError, InvalidInputError
 from edgekit.http import Headers
@@ -99,20 +98,9 @@ class Deadline:
             connect_s=min(most.connect_s, left_s),
             first_byte_s=min(most.first_byte_s, left_s),
             between_bytes_s=min(most.between_bytes_s, left_s),
+            total_s=min(most.total_s, left_s),
         )
 
     def forward_to(self, headers: Headers) -> None:
         """Tell the next hop what is left, less the way back."""
         headers.set(DEADLINE_HEADER, str(max(1, int(self.remaining_ms()) - _RETURN_MS)))
-
-    def guard(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks as they come, until the budget ends.
-
-        The timeout between bytes alone would let an upstream that drips go on for ever.
-
-        Raises:
-            DeadlineExceededError: The budget ran out between two chunks.
-        """
-        for chunk in chunks:
-            self.check("receiving the answer")
-            yield chunk

@@ -19,7 +19,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from edgekit.errors import InvalidInputError
+from edgekit.errors import AccessDeniedError, InvalidInputError
 from edgekit.http import Headers
 from edgekit.policy.breaker import Passage
 from edgekit.policy.structured import BareItem, Token, serialize_item
@@ -33,6 +33,7 @@ __all__ = [
     "parse_residency",
     "place",
     "placement_field",
+    "residency_error",
 ]
 
 
@@ -176,6 +177,14 @@ def parse_residency(headers: Headers) -> Residency:
             f"Inference-Residency: {field!r} is none of edge, cluster, any",
             param="Inference-Residency",
         ) from None
+
+
+def residency_error(residency: Residency, what: str) -> AccessDeniedError:
+    """Why a request is refused that `what` could answer only where its data may not go."""
+    return AccessDeniedError(
+        f"the data may not leave the {residency.value}, and {what} cannot answer there",
+        param="Inference-Residency",
+    )
 
 
 def placement_field(

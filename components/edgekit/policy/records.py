@@ -32,11 +32,13 @@ class InferenceRecord:
         tier: Who answered: edge, cluster, cloud or cache.
         reason: Reason code of the placement.
         cache: hit, miss, stale, collapsed or bypass.
-        status: HTTP status.
-        latency_ms: From accept to the head of the answer.
+        status: HTTP status; of a stream that ended otherwise than its head said, 502 where it broke
+            off and 499 where its client left.
+        latency_ms: From accept to the head of the answer; to its last byte where it was streamed.
         confidence: Of the top class, 0 to 1, where there is one.
         class_id: The top class, where there is one.
         tokens: Model tokens, where they are counted.
+        cost_micro: Millionths of the operator's currency, where there are prices.
         payload: Sampled request body, base64; None when it was not sampled.
     """
 
@@ -55,6 +57,7 @@ class InferenceRecord:
     confidence: float | None = None
     class_id: int | None = None
     tokens: int | None = None
+    cost_micro: int | None = None
     request_id: str = ""
     payload: str | None = None
 

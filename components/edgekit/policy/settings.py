@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from edgekit.policy.breaker import BreakerRule
@@ -14,12 +15,15 @@ from edgekit.policy.cache import CacheShape
 from edgekit.policy.cache_rules import CacheRule
 from edgekit.policy.configuration import ConfigurationError
 from edgekit.policy.cors import CorsRule
+from edgekit.policy.prices import Prices, parse_prices
 from edgekit.policy.retry import RetryRule
 from edgekit.policy.spool import SpoolShape
 from edgekit.policy.tenants import Tenants, parse_tenants
 from edgekit.variables import VariableReader
 
 __all__ = ["PolicySettings", "RecordSettings", "RoutePolicy", "read_policy_settings"]
+
+_Read = TypeVar("_Read")
 
 _NO_CLOUD = ".invalid"
 """Ending of a host that never exists (RFC 6761): the default, and how the cloud is switched off.
@@ -68,6 +72,7 @@ class PolicySettings:
     """
 
     tenants: Tenants
+    prices: Prices
     limits_fail_open: bool
     cors: CorsRule
     routes: Mapping[str, RoutePolicy]
@@ -96,7 +101,8 @@ def read_policy_settings(reader: VariableReader) -> PolicySettings:
         )
 
     return PolicySettings(
-        tenants=_tenants(reader),
+        tenants=_parsed(reader, "api_keys", parse_tenants) or Tenants(),
+        prices=_parsed(reader, "model_prices", parse_prices) or Prices(),
         limits_fail_open=reader.flag("limits_fail_open", default=True),
         cors=CorsRule.parse(reader.text("cors_origins")),
         routes={
@@ -134,13 +140,14 @@ def read_policy_settings(reader: VariableReader) -> PolicySettings:
     )
 
 
-def _tenants(reader: VariableReader) -> Tenants:
+def _parsed(reader: VariableReader, name: str, parse: Callable[[str], _Read]) -> _Read | None:
+    """A variable that holds JSON; None after noting its faults."""
     try:
-        return parse_tenants(reader.text("api_keys"))
+        return parse(reader.text(name))
     except ConfigurationError as error:
         for fault in error.faults:
             reader.fault(fault)
-        return Tenants()
+        return None
 
 
 def _cloud_url(reader: VariableReader) -> str | None:

@@ -10,10 +10,10 @@ none can, is decided in `edgekit.inference`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.backend import model_path
+from edgekit.backend import Upstream, model_path
 from edgekit.catalog import fetch_metadata, find_metadata, metadata_key
 from edgekit.errors import (
     InvalidInputError,
@@ -24,11 +24,13 @@ from edgekit.errors import (
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer
+from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.classification import probabilities
 from edgekit.models.document import EdgeModel
 from edgekit.models.shipped import SHIPPED
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
+from edgekit.policy.placement import Tier
 from edgekit.processing.preparation import ImageSpec, prepare
 from edgekit.processing.raster import Image
 from edgekit.processing.tensor import OutputKind, top_k
@@ -64,7 +66,7 @@ class Classification:
 
     kind = "classify"
     deterministic = True
-    has_upstream = True
+    streamed = False
 
     def __init__(self, query: ClassifyQuery) -> None:
         self._query = query
@@ -89,6 +91,10 @@ class Classification:
         if model is None or model.task != IMAGE_TASK or self._query.version is not None:
             return None
         return model
+
+    def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
+        """The backend, wherever it is."""
+        return backend_upstreams(exchange.settings)
 
     def stored_keys(self) -> Sequence[str]:
         """The model's metadata."""

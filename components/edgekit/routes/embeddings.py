@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekit.backend import model_path
+from edgekit.backend import Upstream, model_path
 from edgekit.catalog import fetch_facts, find_facts, metadata_key
 from edgekit.errors import InvalidInputError, ModelNotFoundError, ModelNotReadyError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer
+from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.models.vocabularies import VOCABULARIES
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
+from edgekit.policy.placement import Tier
 from edgekit.processing.tensor import pack
 from edgekit.processing.wordpiece import Vocabulary, encode
 from edgekit.protocols.embeddings import (
@@ -56,7 +58,7 @@ class Embedding:
     kind = "infer"
     version = None
     deterministic = True
-    has_upstream = True
+    streamed = False
     edge_model: EdgeModel | None = None
 
     def __init__(self, query: EmbeddingQuery, vocabularies: Mapping[str, Vocabulary]) -> None:
@@ -67,6 +69,10 @@ class Embedding:
     def model(self) -> str:
         """Model name."""
         return self._query.model
+
+    def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
+        """The backend, wherever it is."""
+        return backend_upstreams(exchange.settings)
 
     def stored_keys(self) -> Sequence[str]:
         """The model's metadata."""

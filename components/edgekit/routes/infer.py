@@ -6,15 +6,17 @@ compressed ones, and those that are not understood, pass through as they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from edgekit.backend import model_path
+from edgekit.backend import Upstream, model_path
 from edgekit.errors import InvalidInputError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer
+from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import parse_response_directives
+from edgekit.policy.placement import Tier
 from edgekit.protocols.inference_headers import ModelIdentity, parse_model_identity
 from edgekit.protocols.oip import HEADER_LENGTH
 from edgekit.protocols.oip_infer import (
@@ -36,7 +38,7 @@ class InferRequest:
     """One infer call. Implements `edgekit.inference.contract.Inference`."""
 
     kind = "infer"
-    has_upstream = True
+    streamed = False
     edge_model: EdgeModel | None = None
 
     def __init__(self, model: str, version: str | None) -> None:
@@ -50,6 +52,10 @@ class InferRequest:
     def deterministic(self) -> bool:
         """False for calls with state, and for those that are not understood."""
         return self._call is not None and not self._call.is_stateful
+
+    def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
+        """The backend, wherever it is."""
+        return backend_upstreams(exchange.settings)
 
     def stored_keys(self) -> Sequence[str]:
         """Nothing but what every inference needs."""
@@ -127,7 +133,7 @@ def _parse(exchange: Exchange, held: Sequence[str]) -> InferRequest | RelayReque
     small = length.isdecimal() and int(length[:18]) <= MAX_CALL_BYTES
     cached = settings.policy.routes["infer"].cache.ttl_s > 0
     if not (small and cached) or "content-encoding" in request.headers:
-        return RelayRequest()
+        return RelayRequest(held[0])
     return InferRequest(held[0], held[1] if len(held) > 1 else None)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from edgekit.chat import catalogs
+from edgekit.chat.generation import JSON_MEDIA_TYPE
 from edgekit.chat.settings import Dialect, read_chat_settings
 from edgekit.chat.upstream import ask, read_answer
 from edgekit.errors import UpstreamUnavailableError
@@ -15,7 +16,7 @@ from edgekit.http import Headers, Response
 from edgekit.ports import UpstreamError
 from edgekit.protocols.fields import parse_document
 from edgekit.protocols.ollama import API_VERSION, check_show
-from edgekit.routes.chat import JSON_MEDIA_TYPE, error_style
+from edgekit.routes.chat import error_style
 from edgekit.routing import Route
 
 __all__ = ["ROUTES"]
@@ -65,9 +66,9 @@ class CatalogCall:
             exchange.placement = Placement("edge", "local", 0.0)
             return CatalogAnswer(question)
         settings = read_chat_settings(exchange.ports.variables)
+        exchange.use_upstream(settings.engine)
         answer = ask(
             exchange,
-            settings,
             question.method,
             question.target,
             accept=JSON_MEDIA_TYPE,

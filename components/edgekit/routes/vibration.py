@@ -5,8 +5,9 @@ The model is part of the component: the answer needs no network, and the samples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from edgekit.backend import Upstream
 from edgekit.errors import ModelNotFoundError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
@@ -15,6 +16,7 @@ from edgekit.models.document import EdgeModel
 from edgekit.models.shipped import VIBRATION
 from edgekit.models.vibration import anomaly_score, extract_features
 from edgekit.policy.cache_key import canonical_json
+from edgekit.policy.placement import Tier
 from edgekit.protocols.classify import add_latency
 from edgekit.protocols.inference_headers import ModelIdentity
 from edgekit.protocols.vibration import (
@@ -38,12 +40,16 @@ class Detection:
     model = VIBRATION.name
     version = None
     deterministic = True
-    has_upstream = False
+    streamed = False
     edge_model: EdgeModel | None = VIBRATION
 
     def __init__(self) -> None:
         self._body = b""
         self._window = VibrationWindow([], 0.0)
+
+    def upstreams(self, _exchange: Exchange) -> Mapping[Tier, Upstream]:
+        """No upstream has this model."""
+        return {}
 
     def stored_keys(self) -> Sequence[str]:
         """Nothing but what every inference needs."""

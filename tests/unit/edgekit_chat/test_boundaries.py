@@ -122,13 +122,12 @@ class Source:
         self.closed = True
 
 
-def run(source: Source, codec: StreamCodec, done: Callable[[], None] = lambda: None) -> Any:
+def run(source: Source, codec: StreamCodec) -> Any:
     return stream_answer(
         UpstreamResponse(200, Headers(), source),
         codec,
         log=lambda _text: None,
         check=lambda: None,
-        done=done,
     )
 
 
@@ -140,14 +139,12 @@ def test_stream_takes_a_chunk_only_when_the_client_has_taken_the_one_before() ->
         assert source.taken == number
 
 
-def test_stream_closed_by_a_client_that_left_frees_the_upstream_and_is_accounted() -> None:
-    accounted: list[bool] = []
+def test_stream_closed_by_a_client_that_left_frees_the_upstream() -> None:
     source = Source(b"a", b"b", b"c!")
-    body = run(source, Recorder(), lambda: accounted.append(True))
+    body = run(source, Recorder())
     assert next(body) == b"a"
     body.close()
     assert source.closed
-    assert accounted == [True]
     assert source.taken == 1
 
 
@@ -175,7 +172,7 @@ def test_stream_past_its_deadline_ends_with_an_error() -> None:
     answer = edge.post(
         "/v1/chat/completions",
         {"model": "tiny", "messages": MESSAGES, "stream": True},
-        {"inference-deadline-ms": "6000"},
+        {"inference-deadline-ms": "12000"},
     )
     *_events, last = events_of(answer.body)
     assert last["error"]["code"] == "deadline_exceeded"

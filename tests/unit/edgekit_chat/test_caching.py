@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgekit.chat.caching import Capture, is_deterministic
+from edgekit.chat.arriving import Capture
+from edgekit.chat.generation import is_deterministic
 from fakes.chat_edge import MESSAGES, NativeChatEdge
 from fakes.llm_upstream import EngineReply, FakeEngine
 from wasm.cases.table import Answer, Call
@@ -56,7 +57,9 @@ def test_cached_answer_is_the_first_one_byte_for_byte(name: str, upstream: str) 
     edge = caching_edge(chat_upstream=upstream)
     first, second = ask(edge, CALLS[name]), ask(edge, CALLS[name])
     assert len(edge.engine.received) == 1
-    assert first.headers["cache-status"] == "edge;fwd=miss"
+    assert first.headers["cache-status"].startswith("edge;fwd=miss;fwd-status=200")
+    # Whether a stream is stored shows when it has ended, after its head has gone.
+    assert ("stored" in first.headers["cache-status"]) is ("stream" not in name)
     assert second.headers["cache-status"].startswith("edge;hit")
     assert second.headers["inference-placement"].startswith("edge;reason=cache-hit")
     assert second.headers["inference-model"].startswith("tiny")
@@ -114,7 +117,9 @@ def test_cached_not_when_the_model_samples() -> None:
     edge = caching_edge()
     sampled = (CHAT[0], {"messages": MESSAGES})
     for _ in range(2):
-        assert "cache-status" not in ask(edge, sampled).headers
+        answer = ask(edge, sampled)
+        assert answer.headers["cache-status"] == "edge;fwd=bypass;fwd-status=200"
+        assert answer.headers["cache-control"] == "no-store"
     assert len(edge.engine.received) == 2
 
 
@@ -243,6 +248,7 @@ def test_deterministic_is_temperature_zero_or_a_seed(
 
 def test_capture_beyond_its_limit_holds_nothing() -> None:
     capture = Capture(5)
-    assert list(capture.through(iter([b"abc", b"def", b"g"]))) == [b"abc", b"def", b"g"]
+    for chunk in (b"abc", b"def", b"g"):
+        capture.add(chunk)
     assert not capture.usable
     assert capture.body == b""

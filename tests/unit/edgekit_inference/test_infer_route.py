@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from edgekit.http import Response
-from fakes.edge_world import EdgeWorld, document, fail, status_of
+from fakes.edge_world import EdgeWorld, document, fail, placement_of, status_of
 from fakes.inference_backend import Fault, problem_reply
 
 HEADER_LENGTH = "inference-header-content-length"
@@ -31,7 +31,9 @@ def json_call(**more: object) -> bytes:
     return json.dumps({"inputs": [tensor], "outputs": [{"name": "logits"}], **more}).encode()
 
 
-def send_binary(world: EdgeWorld, *, binary_output: bool) -> Response:
+def send_binary(
+    world: EdgeWorld, *, binary_output: bool = True, path: str = "", **headers: str
+) -> Response:
     head = json.dumps(
         {
             "inputs": [
@@ -45,7 +47,8 @@ def send_binary(world: EdgeWorld, *, binary_output: bool) -> Response:
             "outputs": [{"name": "logits", "parameters": {"binary_data": binary_output}}],
         }
     ).encode()
-    return send(world, head + PIXELS, inference_header_content_length=str(len(head)))
+    headers["inference_header_content_length"] = str(len(head))
+    return send(world, head + PIXELS, path, **headers)
 
 
 def test_json_and_binary_forms_of_one_tensor_share_an_entry(world: EdgeWorld) -> None:
@@ -130,3 +133,34 @@ def test_nothing_stored_and_no_upstream_is_503(world: EdgeWorld) -> None:
     fail(world)
     response = send(world, json_call())
     assert (response.status, document(response)["code"]) == (503, "exhausted")
+
+
+def relaying_world(**variables: str) -> EdgeWorld:
+    """Calls are passed through as they are: the cache is off."""
+    return EdgeWorld(variables={"infer_cache_ttl_s": "0", **variables})
+
+
+def test_relayed_call_keeps_to_where_its_data_may_go() -> None:
+    world = relaying_world()
+    refused = send_binary(world, inference_residency="edge")
+    assert refused.status == 403
+    assert "Inference-Residency" in document(refused)["param"]
+    assert world.upstreams.requests == []
+    assert send_binary(world, inference_residency="cluster").status == 200
+
+
+def test_relayed_call_is_recorded_and_priced() -> None:
+    world = relaying_world(records_enabled="true", model_prices='{"*": {"per_request": 0.5}}')
+    response = send_binary(world)
+    assert placement_of(response) == "cluster;reason=passthrough"
+    [record] = world.records.records.values()
+    assert (record["route"], record["model"]) == ("infer", "pixels")
+    assert (record["tier"], record["status"], record["cache"]) == ("cluster", 200, "bypass")
+    assert record["model_digest"].startswith("sha256:")
+    assert record["cost_micro"] == 500_000
+
+
+def test_relayed_call_that_the_backend_refuses_is_no_inference() -> None:
+    world = relaying_world(records_enabled="true")
+    assert send_binary(world, path="/v2/models/nobody/infer").status == 404
+    assert world.records.records == {}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.inference.contract import restore_answer
 from edgekit.policy.cache_entry import StoredAnswer, decode_answer, encode_answer
 
 ANSWER = StoredAnswer(
@@ -32,10 +33,15 @@ def test_entry_round_trip_gives_the_same_answer() -> None:
 
 
 def test_entry_stream_is_replayed_in_the_same_pieces() -> None:
-    stream = replace(ANSWER, body=b"aabbbc", frames=(2, 3, 1))
+    stream = replace(
+        ANSWER,
+        body=b"aabbbc",
+        frames=(2, 3, 1),
+        facts={"model": ["m", "1", "d", "p"], "confidence": None, "class_id": None},
+    )
     stored = decode_answer(encode_answer(stream))
     assert stored is not None
-    assert list(stored.chunks()) == [b"aa", b"bbb", b"c"]
+    assert list(restore_answer(stored).chunks()) == [b"aa", b"bbb", b"c"]
 
 
 @pytest.mark.parametrize("data", [None, b"", b"garbage", b"IAE"])

@@ -29,32 +29,27 @@ def test_may_look_up_sampling_only_when_the_client_asks(
 
 
 def test_lifetime_without_upstream_words_is_the_rules() -> None:
-    found = lifetime_of(RULE, ASKED, SAID, status=200, complete=True)
+    found = lifetime_of(RULE, ASKED, SAID, status=200)
     assert found == Lifetime(60, 5, 600, must_revalidate=False)
 
 
 def test_lifetime_upstream_may_shorten_but_not_lengthen() -> None:
     short = ResponseDirectives(max_age_s=7, stale_if_error_s=0, stale_while_revalidate_s=1)
-    assert lifetime_of(RULE, ASKED, short, status=200, complete=True) == Lifetime(
-        7, 1, 0, must_revalidate=False
-    )
+    assert lifetime_of(RULE, ASKED, short, status=200) == Lifetime(7, 1, 0, must_revalidate=False)
     long = ResponseDirectives(max_age_s=7000, must_revalidate=True)
-    assert lifetime_of(RULE, ASKED, long, status=200, complete=True) == Lifetime(
-        60, 5, 600, must_revalidate=True
-    )
+    assert lifetime_of(RULE, ASKED, long, status=200) == Lifetime(60, 5, 600, must_revalidate=True)
 
 
 @pytest.mark.parametrize(
-    ("rule", "asked", "said", "status", "complete"),
+    ("rule", "asked", "said", "status"),
     [
-        (RULE, RequestDirectives(no_store=True), SAID, 200, True),
-        (RULE, ASKED, ResponseDirectives(no_store=True), 200, True),
-        (RULE, ASKED, ResponseDirectives(no_cache=True), 200, True),
-        (RULE, ASKED, ResponseDirectives(max_age_s=0), 200, True),
-        (RULE, ASKED, SAID, 200, False),
-        (RULE, ASKED, SAID, 503, True),
-        (RULE, ASKED, SAID, 404, True),
-        (OFF, ASKED, SAID, 200, True),
+        (RULE, RequestDirectives(no_store=True), SAID, 200),
+        (RULE, ASKED, ResponseDirectives(no_store=True), 200),
+        (RULE, ASKED, ResponseDirectives(no_cache=True), 200),
+        (RULE, ASKED, ResponseDirectives(max_age_s=0), 200),
+        (RULE, ASKED, SAID, 503),
+        (RULE, ASKED, SAID, 404),
+        (OFF, ASKED, SAID, 200),
     ],
 )
 def test_lifetime_of_what_must_not_be_stored_is_none(
@@ -62,6 +57,5 @@ def test_lifetime_of_what_must_not_be_stored_is_none(
     asked: RequestDirectives,
     said: ResponseDirectives,
     status: int,
-    complete: bool,
 ) -> None:
-    assert lifetime_of(rule, asked, said, status=status, complete=complete) is None
+    assert lifetime_of(rule, asked, said, status=status) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -94,6 +96,20 @@ def test_outgoing_answer_streams_and_releases_everything(network: Network) -> No
     assert response.released
     assert response.consumed is not None
     assert response.consumed.released
+
+
+def test_outgoing_answer_that_drips_ends_with_its_total_time(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    response = FakeIncomingResponse(chunks=[b"x"] * 100)
+    network.answer(response)
+    clock = itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
+    timeouts = replace(TIMEOUTS, total_s=5)
+    received: list[bytes] = []
+    with pytest.raises(UpstreamTimeoutError, match="as a whole"):
+        received += OutboundClient().send(UpstreamRequest("GET", "http://b/", timeouts)).chunks
+    assert response.released
 
 
 def test_outgoing_answer_closed_early_releases_everything(network: Network) -> None:

@@ -112,3 +112,15 @@ def test_book_over_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(sqlite3.Error):
         RecordBook(path)
+
+
+def test_book_of_an_earlier_version_gets_the_columns_added_since(tmp_path: Path) -> None:
+    path = tmp_path / "records.sqlite"
+    RecordBook(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE records DROP COLUMN cost_micro")
+    database.close()
+    book = RecordBook(path)
+    book.add([record("a", cost_micro=7)], "s", 0)
+    assert book.latest(1)[0]["cost_micro"] == 7
+    book.close()

@@ -344,7 +344,7 @@ WORKING = [
     ChatCase("head of the fields", Call("POST", CHAT, {"x-request-id": "abc"}, chat().body),
              Expected(200, headers={
                  "x-request-id": "abc",
-                 "inference-placement": r"cluster;reason=(passthrough|translated).*",
+                 "inference-placement": "cluster;reason=preferred.*",
                  "server-timing": ".*receive;dur=.*prompt;dur=.*backend;dur=.*total;dur=.*",
              })),
     ChatCase("models", Call("GET", "/v1/models"), JSON, lambda answer, _engine: _models(answer)),
@@ -657,6 +657,7 @@ def _ollama_fault(reply: EngineReply) -> None:
 
 BOTH = (chat(), ollama_chat(stream=False))
 DOWN = "upstream_unavailable"
+EXHAUSTED = "exhausted"
 
 
 def _failing(
@@ -693,7 +694,7 @@ BAD_REQUEST = b'{"error":{"message":"context length exceeded","param":"messages"
 
 FAILING = [
     *_failing("nobody listens", engine_with(override=lambda _call: EngineReply(refused=True)),
-              502, DOWN, "cannot be reached"),
+              503, EXHAUSTED, "cannot be reached"),
     *_failing("no answer", engine_with(override=lambda _call: EngineReply(silent=True)),
               504, "deadline_exceeded"),
     *_failing("a full queue", answering(503, QUEUE_FULL), 503, "model_not_ready", "server busy",
@@ -704,8 +705,9 @@ FAILING = [
               429, "overloaded", retry_after="3", x_should_retry="true"),
     *_failing("a request it refuses", answering(400, BAD_REQUEST), 400, "invalid_input",
               "context length exceeded"),
-    *_failing("a fault of its own", answering(500, b'{"error":"boom"}'), 502, DOWN, "status 500"),
-    *_failing("credentials it refuses", answering(401, b"{}"), 502, DOWN, "status 401"),
+    *_failing("a fault of its own", answering(500, b'{"error":"boom"}'), 503, EXHAUSTED,
+              "status 500"),
+    *_failing("credentials it refuses", answering(401, b"{}"), 503, EXHAUSTED, "status 401"),
     *_failing("a page for people", answering(404, b"<html>no</html>"), 404, "model_not_found"),
     ChatCase("an unknown model", chat(model="nope"),
              Expected(404, json={"error": {"code": "model_not_found",
@@ -716,18 +718,20 @@ FAILING = [
              Expected(404, json={"error": {"code": "model_not_found", "param": "model"}})),
     ChatCase("an unknown model to show", post("/api/show", model="nope"),
              Expected(404, json={"code": "model_not_found"})),
-    ChatCase("whole answer that is no json", chat(), openai_error(502, DOWN, None, "JSON"),
+    ChatCase("whole answer that is no json", chat(), openai_error(503, EXHAUSTED, None, "JSON"),
              before=answering(200, b"<html>")),
     ChatCase("whole answer that is no json, for ollama", ollama_chat(stream=False),
-             ollama_error(502, DOWN, "JSON"), before=answering(200, b"<html>")),
-    ChatCase("whole answer that breaks off", chat(), openai_error(502, DOWN, None, "broke off"),
-             before=engine_with(cut=100)),
+             ollama_error(503, EXHAUSTED, "JSON"), before=answering(200, b"<html>")),
+    ChatCase("whole answer that breaks off", chat(),
+             openai_error(503, EXHAUSTED, None, "broke off"), before=engine_with(cut=100)),
     ChatCase("whole answer of another shape", ollama_chat(stream=False),
-             ollama_error(502, DOWN, "shape"), before=answering(200, b'{"choices":[3]}'),
+             ollama_error(503, EXHAUSTED, "shape"), before=answering(200, b'{"choices":[3]}'),
              upstreams=("openai",)),
-    ChatCase("whole answer that is not done", chat(), openai_error(502, DOWN, None, "not done"),
+    ChatCase("whole answer that is not done", chat(),
+             openai_error(503, EXHAUSTED, None, "not done"),
              before=answering(200, b'{"message":{"content":"x"}}'), upstreams=("ollama",)),
-    ChatCase("whole answer that is compressed", chat(), openai_error(502, DOWN, None, "gzip"),
+    ChatCase("whole answer that is compressed", chat(),
+             openai_error(503, EXHAUSTED, None, "gzip"),
              before=answering(200, b"\x1f\x8b", content_encoding="gzip")),
     ChatCase("list of models that is none", Call("GET", "/v1/models"),
              openai_error(502, DOWN, None, "list of models"), before=answering(200, b"[]"),

@@ -30,6 +30,7 @@ COLUMNS: Mapping[str, tuple[type, ...]] = {
     "confidence": (int, float),
     "class_id": (int,),
     "tokens": (int,),
+    "cost_micro": (int,),
     "request_id": (str,),
     "payload": (str,),
 }
@@ -93,6 +94,7 @@ class RecordBook:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_SCHEMA)
+        self._add_new_columns()
 
     def add(self, records: Sequence[Mapping[str, object]], spool: str, dropped: int) -> Stored:
         """Keep `records`, each of which has an id; durable on return.
@@ -141,6 +143,14 @@ class RecordBook:
         """Give the file back."""
         with self._lock:
             self._connection.close()
+
+    def _add_new_columns(self) -> None:
+        """A file that an earlier version made lacks what has been added since."""
+        rows = self._connection.execute("SELECT name FROM pragma_table_info('records')")
+        present = {name for (name,) in rows}
+        for name in COLUMNS:
+            if name not in present:
+                self._connection.execute(f"ALTER TABLE records ADD COLUMN {name}")
 
     def _prune(self, database: sqlite3.Connection, most: int) -> None:
         (newest,) = database.execute("SELECT coalesce(max(number), 0) FROM records").fetchone()
