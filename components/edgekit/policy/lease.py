@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +24,8 @@ from edgekit.policy.counters import create_once
 from edgekit.ports import Clock, KeyValueStore, StoreUnavailableError
 
 __all__ = [
+    "GROWTH",
+    "MAX_LOOKS",
     "Lease",
     "LeaseState",
     "Role",
@@ -37,6 +38,12 @@ __all__ = [
 _SLOTS = 1024
 MAX_LEASE_S = 120.0
 """A lease that claims to last longer is the work of a clock that jumped."""
+
+GROWTH = 1.6
+"""A follower looks again when the leader has taken so many times as long as at the last look."""
+
+MAX_LOOKS = 24
+"""From 2 ms to a minute at that pace, and one to spare."""
 
 _CREATION_S = 0.005
 """Time between a creator's claim and its write, with room to spare."""
@@ -140,32 +147,33 @@ def decode_lease(raw: bytes | None) -> LeaseState:
 
 
 def poll_times_s(
-    state: LeaseState, *, now_s: float, predicted_ms: float | None, budget_s: float, polls: int = 4
+    state: LeaseState, *, now_s: float, predicted_ms: float | None, budget_s: float
 ) -> Iterator[float]:
     """Pauses of a follower before each look for the leader's answer.
 
-    The first look comes when the leader is expected to be done, the others at geometrically
-    growing distances from there to the end of the lease (or of the follower's own budget).
+    The first look comes when the leader is expected to be done, each other one when it has taken
+    `GROWTH` times as long, the last at the end of the lease (or of the follower's own budget). So
+    a follower is late by at most that share of the leader's time, whether that is milliseconds of
+    a classifier or a minute of a language model, and looks are few: one key-value operation each.
 
     Args:
         state: The leader's lease.
         now_s: Wall time.
         predicted_ms: Expected time of the leader's call; None when nothing is known.
         budget_s: The follower's remaining budget.
-        polls: How many looks, one key-value operation each.
     """
     end_s = min(state.ends_s - now_s, budget_s)
     if end_s <= 0:
         return
     expected_s = (20.0 if predicted_ms is None else predicted_ms) / 1000
     first_s = min(max(expected_s - (now_s - state.started_s), 0.002), end_s)
-    growth = math.pow(end_s / first_s, 1 / max(1, polls - 1))
-    at_s = 0.0
-    for poll in range(polls):
-        next_s = min(end_s, first_s * growth**poll)
-        if next_s > at_s:
-            yield next_s - at_s
-        at_s = next_s
+    at_s, next_s = 0.0, first_s
+    for _ in range(MAX_LOOKS - 1):
+        if next_s >= end_s:
+            break
+        yield next_s - at_s
+        at_s, next_s = next_s, next_s * GROWTH
+    yield end_s - at_s
 
 
 def _take(store: KeyValueStore, name: str, seen: bytes | None, value: bytes) -> bool:

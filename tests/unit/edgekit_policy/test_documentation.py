@@ -13,6 +13,7 @@ FOLDERS = {
     "policy/": "unit/edgekit_policy/",
     "inference/": "unit/edgekit_inference/",
     "models/": "unit/edgekit_models/",
+    "chat/": "unit/edgekit_chat/",
 }
 NAMED = re.findall(r"`([\w/]+\.py)::(test_\w+)`", DOCUMENT.read_text(encoding="utf-8"))
 

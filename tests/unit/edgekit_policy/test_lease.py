@@ -1,9 +1,13 @@
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.policy.cache_key import CacheKey, derive_key
 from edgekit.policy.lease import (
+    GROWTH,
+    MAX_LOOKS,
     Lease,
     LeaseState,
     Role,
@@ -152,7 +156,13 @@ def test_poll_times_begin_when_the_leader_should_be_done_and_end_with_the_lease(
     pauses = _polls(100.0, 2.7)
     assert pauses[0] == pytest.approx(0.1)
     assert sum(pauses) == pytest.approx(2.7)
-    assert len(pauses) == 4
+
+
+def test_poll_times_make_a_follower_late_by_a_bounded_share_of_the_leaders_time() -> None:
+    looks = list(itertools.accumulate(_polls(20.0, 120, budget_s=60)))
+    for leader_s in (0.02, 0.05, 0.3, 1.0, 5.0, 17.0, 59.0):
+        seen_s = next(look for look in looks if look >= leader_s)
+        assert seen_s <= leader_s * GROWTH + 1e-9
 
 
 def test_poll_times_without_prediction_begin_soon() -> None:
@@ -176,6 +186,6 @@ def test_poll_times_are_few_and_never_outlast_lease_or_budget(
     predicted_ms: float | None, ends_in_s: float, budget_s: float
 ) -> None:
     pauses = _polls(predicted_ms, ends_in_s, budget_s)
-    assert 1 <= len(pauses) <= 4
+    assert 1 <= len(pauses) <= MAX_LOOKS
     assert all(pause > 0 for pause in pauses)
     assert sum(pauses) <= min(ends_in_s, budget_s) * (1 + 1e-6) + 1e-6
