@@ -19,11 +19,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from bench.chart import bar_chart  # noqa: E402
 
-__all__ = ["render"]
+__all__ = ["render", "write_measured"]
 
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
-
-_HEAD = f"# The backend beside other servers\n\n{_BEGIN}\n{_END}\n"
 
 _MODELS = {
     "digits": "digits, one 8 × 8 picture per request as JSON",
@@ -51,12 +49,15 @@ def render(result: dict[str, Any], folder: Path) -> None:
     lines += _absent(result["absent"])
     for name, overload in result["overload"].items():
         lines += _overload(name, overload)
-    document = folder / "backend.md"
-    text = document.read_text(encoding="utf-8") if document.exists() else _HEAD
+    write_measured(folder / "backend.md", "# The backend beside other servers", "\n".join(lines))
+
+
+def write_measured(document: Path, title: str, measured: str) -> None:
+    """Replace what lies between the markers of `document`, which begins with `title` if new."""
+    text = document.read_text(encoding="utf-8") if document.exists() else f"{title}\n\n"
     before, _, rest = text.partition(_BEGIN)
-    after = rest.partition(_END)[2]
-    measured = "\n".join(lines).strip()
-    document.write_text(f"{before}{_BEGIN}\n{measured}\n{_END}{after}", encoding="utf-8")
+    after = rest.partition(_END)[2] or "\n"
+    document.write_text(f"{before}{_BEGIN}\n{measured.strip()}\n{_END}{after}", encoding="utf-8")
 
 
 def _conditions(result: dict[str, Any]) -> str:
