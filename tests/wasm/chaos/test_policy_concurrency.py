@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from wasm.cases.table import Call
-from wasm.chaos.conftest import Stage, classify, fresh_picture, raised, traffic
+import pytest
+
+from edgehost.keyvalue.sqlite import SqliteDatabase
+from wasm.cases.table import Answer, Call
+from wasm.chaos.stage import PATIENCE_S, Stage, classify, fresh_picture, raised, traffic
 
 KEY = "the-key"
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -30,24 +36,74 @@ def test_burst_of_requests_is_admitted_exactly_up_to_the_limit(tmp_path: Path) -
     assert '"rate";r=0' in refused.headers["ratelimit"]
 
 
+def await_held(stage: Stage, calls: int) -> None:
+    """Return once the backend holds that many infer calls back."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while len(stage.backend.infer_calls()) < calls:
+        assert time.monotonic() < deadline_s, f"{calls} calls do not reach the backend"
+        time.sleep(0.005)
+
+
 def test_concurrency_never_exceeds_the_limit_and_frees_its_slots(tmp_path: Path) -> None:
-    with raised(tmp_path, keys(concurrency=2)) as stage:
-        stage.backend.delay_s = 0.15
-        answers = traffic(lambda: classify(stage.edge, None, "digits", **AUTH), 16, clients=8)
-        assert {answer.status for answer in answers} <= {200, 429}
-        assert sum(answer.status == 429 for answer in answers) > 0
-        stage.backend.delay_s = 0
+    def ask() -> Answer:
+        return classify(stage.edge, None, "digits", **AUTH)
+
+    with raised(tmp_path, keys(concurrency=2)) as stage, ThreadPoolExecutor(2) as pool:
+        assert ask().status == 200  # the backend is known, and the ledger is there
         stage.edge.settle()
-        later = [classify(stage.edge, None, "digits", **AUTH).status for _ in range(6)]
-        assert later == [200] * 6
+        asked = len(stage.backend.infer_calls())
+        stage.backend.open.clear()
+        holding = [pool.submit(ask) for _ in range(2)]
+        await_held(stage, asked + 2)
+        refused = [ask() for _ in range(4)]
+        assert {answer.status for answer in refused} == {429}
+        assert len(stage.backend.infer_calls()) == asked + 2
+        stage.backend.open.set()
+        assert [held.result(PATIENCE_S).status for held in holding] == [200, 200]
+        for _ in range(6):
+            stage.edge.settle()
+            assert ask().status == 200
 
 
-def test_twenty_identical_requests_ask_the_backend_once(stage: Stage) -> None:
+class CountedReads:
+    """How often guests have begun to read the key-value store."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = 0
+        connection = SqliteDatabase.connection
+
+        def counted(database: SqliteDatabase) -> Any:
+            self.begun += 1
+            return connection(database)
+
+        monkeypatch.setattr(SqliteDatabase, "connection", counted)
+
+    def await_more(self, reads: int) -> None:
+        deadline_s = time.monotonic() + PATIENCE_S
+        wanted = self.begun + reads
+        while self.begun < wanted:
+            assert time.monotonic() < deadline_s, "nobody looks for the answer"
+            time.sleep(0.001)
+
+
+def test_twenty_identical_requests_ask_the_backend_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage.traffic(2)  # the leases' keys exist, the backend's speed is known
-    stage.backend.delay_s = 0.3
+    stage.edge.settle()
     picture = fresh_picture()
     before = len(stage.backend.infer_calls())
-    answers = traffic(lambda: classify(stage.edge, picture), 20, clients=20)
+    stage.backend.open.clear()
+    with ThreadPoolExecutor(20) as pool:
+        leader = pool.submit(classify, stage.edge, picture)
+        await_held(stage, before + 1)
+        reads = CountedReads(monkeypatch)
+        others = [pool.submit(classify, stage.edge, picture) for _ in range(19)]
+        # Three threads are left. The fourth read is the second one of some guest: it has seen that
+        # nothing is stored, and looks again.
+        reads.await_more(4)
+        stage.backend.open.set()
+        answers = [asked.result(PATIENCE_S) for asked in [leader, *others]]
     assert {answer.status for answer in answers} == {200}
     assert len({json.dumps(answer.json()["predictions"]) for answer in answers}) == 1
     assert len(stage.backend.infer_calls()) - before == 1

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from fakes.inference_backend import Fault
 from wasm.cases.table import Answer
-from wasm.chaos.conftest import Stage, classify, fresh_picture, tier_of
+from wasm.chaos.stage import (
+    PATIENCE_S,
+    Stage,
+    await_cluster,
+    classify,
+    fresh_picture,
+    raised,
+    tier_of,
+)
 
 EDGE_REASONS = {
     "edge;reason=fallback-edge",
@@ -32,12 +41,8 @@ def check_all_answered(answers: list[Answer]) -> Counter[str]:
     return Counter(map(tier_of, answers))
 
 
-def await_cluster(stage: Stage) -> None:
-    """Return once the cluster answers again, which has to be soon."""
-    deadline_s = time.monotonic() + 10
-    while not tier_of(classify(stage.edge)).startswith("cluster"):
-        assert time.monotonic() < deadline_s, "the cluster is not used although it is back"
-        time.sleep(0.05)
+HUNG_MS = "2000"
+"""Budget of a request that meets a backend which hangs: enough for its silence to count."""
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.HANG, Fault.BREAK_BODY])
@@ -45,20 +50,25 @@ def test_fault_of_the_backend_is_covered_and_over_when_it_ends(stage: Stage, fau
     before = check_all_answered(stage.traffic(8))
     assert set(before) == {"cluster;reason=preferred"}
     stage.backend.fault = fault
-    during = check_all_answered(stage.traffic())
+    during = check_all_answered(stage.traffic(inference_deadline_ms=HUNG_MS))
     assert set(during) <= EDGE_REASONS
     stage.backend.fault = Fault.NONE
     await_cluster(stage)
 
 
-def test_hung_backend_is_not_waited_for_again_and_again(stage: Stage) -> None:
-    stage.traffic(4)
-    stage.backend.fault = Fault.HANG
-    stage.traffic(12)
-    started_s = time.monotonic()
-    check_all_answered(stage.traffic(12))
-    # Behind the breaker nobody waits but a probe now and then; unprotected it would be 1.5 s each.
-    assert time.monotonic() - started_s < 8
+def test_hung_backend_is_not_waited_for_again_and_again(tmp_path: Path) -> None:
+    variables = {
+        "backend_first_byte_timeout_ms": "500",
+        "breaker_ejection_ms": "60000",
+        "breaker_max_ejection_ms": "60000",
+    }
+    with raised(tmp_path, variables) as stage:
+        stage.backend.fault = Fault.HANG
+        while "edge;reason=breaker" not in check_all_answered(stage.traffic(4)):
+            assert stage.backend.inference_calls() < 40, "the breaker does not open"
+        asked = stage.backend.inference_calls()
+        assert set(check_all_answered(stage.traffic(12))) == {"edge;reason=breaker"}
+        assert stage.backend.inference_calls() == asked
 
 
 def test_slow_backend_is_covered_within_the_clients_budget(stage: Stage) -> None:
@@ -66,7 +76,7 @@ def test_slow_backend_is_covered_within_the_clients_budget(stage: Stage) -> None
     slow = classify(stage.edge, inference_deadline_ms="250")
     assert slow.status == 200
     assert tier_of(slow) in EDGE_REASONS
-    assert tier_of(classify(stage.edge, inference_deadline_ms="5000")).startswith("cluster")
+    assert tier_of(classify(stage.edge)).startswith("cluster")
 
 
 def test_backend_that_answers_garbage_is_covered(stage: Stage) -> None:
@@ -89,6 +99,7 @@ def test_flapping_backend_never_shows(stage: Stage) -> None:
 def test_network_cut_is_covered_and_healed(stage: Stage) -> None:
     known = fresh_picture()
     assert tier_of(classify(stage.edge, known)) == "cluster;reason=preferred"
+    stage.edge.settle()
     stage.proxy.cut()
     during = check_all_answered(stage.traffic())
     assert set(during) <= EDGE_REASONS
@@ -105,8 +116,10 @@ def test_model_without_fallback_gets_503_with_advice_and_recovers(stage: Stage) 
         assert answer.json()["code"] == "exhausted"
         assert int(answer.headers["retry-after"]) >= 1
     stage.proxy.heal()
-    time.sleep(0.4)
-    assert classify(stage.edge, model="pixels").status == 200
+    deadline_s = time.monotonic() + PATIENCE_S
+    while classify(stage.edge, model="pixels").status != 200:
+        assert time.monotonic() < deadline_s, "the cluster is not used although it is back"
+        time.sleep(0.05)
 
 
 def test_stale_answer_of_the_better_model_comes_before_the_edge_model(stage: Stage) -> None:
