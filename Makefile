@@ -13,7 +13,7 @@ EDGE_HOST      ?= auto
 export EDGE_LISTEN BACKEND_LISTEN EDGE_HOST
 
 .DEFAULT_GOAL := help
-.PHONY: help up down models build test lint fix typecheck bench bench-backend bench-chat clean environment python
+.PHONY: help up down models build test lint fix typecheck bench bench-backend bench-chat bench-edge clean environment python
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: environment build  ## Measure the edge host: latency, throughput, memory
 
 bench-backend: environment  ## Compare the backend with other servers (needs wrk; installs them in ~/.cache)
 	@$(VENV)/python tests/bench/bench_backend.py $(BENCH_ARGS)
+
+bench-edge: environment build  ## Measure what the edge adds to a call, beside nginx and FastAPI
+	@$(VENV)/python tests/bench/bench_edge.py $(BENCH_ARGS)
 
 bench-chat: environment build  ## Compare chat through the edge with LiteLLM's proxy and with none
 	@$(VENV)/python tests/bench/bench_chat.py $(BENCH_ARGS)
