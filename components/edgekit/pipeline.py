@@ -50,25 +50,29 @@ class Pipeline:
         """The answer, or the problem document that says why there is none."""
         started_s = ports.clock.monotonic_s()
         exchange = Exchange(request, ports, open_trace(request.headers, ports.random), started_s)
-        style = ErrorStyle.TEXT
+        style: ErrorStyle | None = None
         try:
             preflight = _preflight(exchange)
             if preflight is not None:
                 return preflight
-            style = nearest_style(self._routes, request.path)
             route, held = find_route(self._routes, request.path, request.method)
             style = route.error_style
             response = _run(route, held, exchange)
         except EdgeError as error:
             if isinstance(error, InternalError):
                 exchange.log(error.message)
-            response = problem_response(error, style, exchange.trace.request_id)
+            response = self._problem(error, style, exchange)
         except Exception:
             exchange.log(traceback.format_exc())
             fault = InternalError("the edge failed; its log has the details")
-            response = problem_response(fault, style, exchange.trace.request_id)
+            response = self._problem(fault, style, exchange)
         _stamp(exchange, response)
         return response
+
+    def _problem(self, error: EdgeError, style: ErrorStyle | None, exchange: Exchange) -> Response:
+        """In the route's own shape; where there is none, in that of its neighbours."""
+        style = style or nearest_style(self._routes, exchange.request.path)
+        return problem_response(error, style, exchange.trace.request_id)
 
 
 def _preflight(exchange: Exchange) -> Response | None:

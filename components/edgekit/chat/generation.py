@@ -21,7 +21,7 @@ from edgekit.chat.writing import AnswerFrame, compact
 from edgekit.errors import ModelNotFoundError, UpstreamUnavailableError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
-from edgekit.inference.contract import Answer
+from edgekit.inference.contract import Answer, Inference
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
@@ -78,8 +78,8 @@ class Wording:
     body: bytes
 
 
-class Generation:
-    """A request whose document has been checked. Implements `edgekit.inference.contract.Inference`.
+class Generation(Inference):
+    """A request whose document has been checked.
 
     Args:
         operation: What the client called.

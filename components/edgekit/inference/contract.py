@@ -107,7 +107,10 @@ def restore_answer(stored: StoredAnswer) -> Answer:
 
 @runtime_checkable
 class Inference(Protocol):
-    """One request for one answer of one model. Methods are called in the order they stand here."""
+    """One request for one answer of one model. Methods are called in the order they stand here.
+
+    Routes inherit from it: Python then knows by the class, and need not look for every member.
+    """
 
     @property
     def kind(self) -> str:

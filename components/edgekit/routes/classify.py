@@ -23,7 +23,7 @@ from edgekit.errors import (
 )
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
-from edgekit.inference.contract import Answer
+from edgekit.inference.contract import Answer, Inference
 from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.classification import probabilities
 from edgekit.models.document import EdgeModel
@@ -58,11 +58,8 @@ SWAP_RETRY_S = 1.0
 """A model that changes twice within one request is being rolled out."""
 
 
-class Classification:
-    """One picture for one model; the picture has not been transferred when this is made.
-
-    Implements `edgekit.inference.contract.Inference`.
-    """
+class Classification(Inference):
+    """One picture for one model; the picture has not been transferred when this is made."""
 
     kind = "classify"
     deterministic = True

@@ -16,7 +16,7 @@ from edgekit.catalog import fetch_facts, find_facts, metadata_key
 from edgekit.errors import InvalidInputError, ModelNotFoundError, ModelNotReadyError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
-from edgekit.inference.contract import Answer
+from edgekit.inference.contract import Answer, Inference
 from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.models.vocabularies import VOCABULARIES
@@ -47,8 +47,8 @@ SWAP_RETRY_S = 1.0
 """A model that changes twice within one request is being rolled out."""
 
 
-class Embedding:
-    """Texts for one model. Implements `edgekit.inference.contract.Inference`.
+class Embedding(Inference):
+    """Texts for one model.
 
     Args:
         query: What the client asks.

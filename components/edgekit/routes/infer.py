@@ -12,7 +12,7 @@ from edgekit.backend import Upstream, model_path
 from edgekit.errors import InvalidInputError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
-from edgekit.inference.contract import Answer
+from edgekit.inference.contract import Answer, Inference
 from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import parse_response_directives
@@ -34,19 +34,29 @@ MAX_CALL_BYTES = 262_144
 """Reading a larger body costs the guest more than a cached answer saves."""
 
 
-class InferRequest:
-    """One infer call. Implements `edgekit.inference.contract.Inference`."""
+class InferRequest(Inference):
+    """One infer call."""
 
     kind = "infer"
     streamed = False
     edge_model: EdgeModel | None = None
 
     def __init__(self, model: str, version: str | None) -> None:
-        self.model = model
-        self.version = version
+        self._model = model
+        self._version = version
         self._body = b""
         self._call: InferCall | None = None
         self._upstream_timing: str | None = None
+
+    @property
+    def model(self) -> str:
+        """Model name."""
+        return self._model
+
+    @property
+    def version(self) -> str | None:
+        """Version the client asks for; None for the active one."""
+        return self._version
 
     @property
     def deterministic(self) -> bool:

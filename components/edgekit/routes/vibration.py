@@ -11,7 +11,7 @@ from edgekit.backend import Upstream
 from edgekit.errors import ModelNotFoundError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
-from edgekit.inference.contract import Answer
+from edgekit.inference.contract import Answer, Inference
 from edgekit.models.document import EdgeModel
 from edgekit.models.shipped import VIBRATION
 from edgekit.models.vibration import anomaly_score, extract_features
@@ -33,8 +33,8 @@ MAX_BODY_BYTES = 262_144
 """8,192 samples with every digit a float can have, as JSON."""
 
 
-class Detection:
-    """One window of samples. Implements `edgekit.inference.contract.Inference`."""
+class Detection(Inference):
+    """One window of samples."""
 
     kind = "detect"
     model = VIBRATION.name
