@@ -77,9 +77,8 @@ class Answer:
 
     def facts(self) -> dict[str, object]:
         """What is stored beside fields and body; `restore_answer` reads it."""
-        identity = self.identity
         return {
-            "model": [identity.name, identity.version, identity.digest, identity.provider],
+            "model": self.identity.parts(),
             "confidence": self.confidence,
             "class_id": self.class_id,
         }

@@ -17,7 +17,7 @@ from edgekit.policy.freshness import Freshness
 
 __all__ = ["MAX_CLOCK_SKEW_S", "StoredAnswer", "decode_answer", "encode_answer"]
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_CLOCK_SKEW_S = 5.0
 """How far a peer's clock may run ahead before its entries count as being from the future."""
 

@@ -10,24 +10,38 @@ from edgekit.policy.structured import Token, serialize_item
 
 __all__ = ["ModelIdentity", "format_server_timing", "parse_model_identity"]
 
+_PARAMETERS = ("version", "digest", "provider", "engine")
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """What `Inference-Model` says: the model that really answered. Empty where it does not say."""
+    """What `Inference-Model` says: the model that really answered. Empty where it does not say.
+
+    Attributes:
+        provider: Execution provider, of a model that ONNX Runtime runs.
+        engine: What runs a language model.
+    """
 
     name: str
     version: str
     digest: str
     provider: str
+    engine: str = ""
+
+    def parts(self) -> tuple[str, str, str, str, str]:
+        """All of it, in order."""
+        return (self.name, self.version, self.digest, self.provider, self.engine)
 
     def serialize(self) -> str:
         """The field value, as an item of RFC 9651; what is empty is left out."""
         plain = re.sub(r"[^ -~]", "?", self.name)
         name = Token(plain) if _TOKEN.fullmatch(plain) else plain
-        named = (("version", self.version), ("digest", self.digest), ("provider", self.provider))
-        params = {key: re.sub(r"[^ -~]", "?", value) for key, value in named if value}
+        params = {
+            key: re.sub(r"[^ -~]", "?", value)
+            for key, value in zip(_PARAMETERS, self.parts()[1:], strict=True)
+            if value
+        }
         return serialize_item(name, params)
 
 
@@ -47,9 +61,7 @@ def parse_model_identity(value: str | None) -> ModelIdentity | None:
     for parameter in parameters:
         key, _, text = parameter.partition("=")
         found[key.strip().lower()] = _bare(text)
-    return ModelIdentity(
-        name, found.get("version", ""), found.get("digest", ""), found.get("provider", "")
-    )
+    return ModelIdentity(name, *(found.get(key, "") for key in _PARAMETERS))
 
 
 def _bare(text: str) -> str:

@@ -252,3 +252,10 @@ def test_capture_beyond_its_limit_holds_nothing() -> None:
         capture.add(chunk)
     assert not capture.usable
     assert capture.body == b""
+
+
+def test_cached_answer_says_which_engine_made_it() -> None:
+    edge = caching_edge(FakeEngine(edit=lambda reply: identified(reply, IDENTITY + ";engine=og")))
+    first, second = ask(edge, STREAM), ask(edge, STREAM)
+    assert first.headers["inference-model"].endswith(';engine="og"')
+    assert second.headers["inference-model"] == first.headers["inference-model"]
