@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from build_components import Component
+from build_components import ROOT, Component
+from fakes.backend_process import running_backend
 from fakes.chat_edge import MESSAGES
 from fakes.llm_server import EngineServer, serve_engine
 from fakes.llm_upstream import EngineReply, FakeEngine
@@ -70,6 +71,23 @@ def test_twenty_identical_requests_are_generated_once(edge: HttpEdge, server: En
     assert len({answer.body for answer in answers}) == 1
     assert len(server.engine.received) == 1
     assert Counter(map(state_of, answers))["miss"] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answer_of_the_real_backend_is_kept_and_given_again(stream: bool, tmp_path: Path) -> None:
+    models = ROOT / "gpu-backend" / "models"
+    with (
+        running_backend(models, tmp_path / "backend.log") as backend,
+        hosts.embedded(tmp_path / "state", {"backend_url": backend.url}, threads=2) as edge,
+    ):
+        asked = {"model": "tiny-docs", "max_tokens": 8, "stream": stream}
+        if stream:
+            asked["stream_options"] = {"include_usage": True}
+        first = ask(edge, **asked)
+        edge.settle()
+        again = ask(edge, **asked)
+    assert (first.status, state_of(first), state_of(again)) == (200, "miss", "hit")
+    assert again.body == first.body
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -213,11 +213,9 @@ class GenerationRoute:
         writer = call.writer
         async with aclosing(_merge(streams)) as merged:
             first = await anext(merged)
-            headers = [
-                (b"content-type", self._dialect.stream_type),
-                (b"cache-control", b"no-cache"),
-                *_about(card, fields),
-            ]
+            # No `cache-control`: caches on the way keep no answer to a POST unasked (RFC 9111,
+            # section 3), and the edge is to keep deterministic ones.
+            headers = [(b"content-type", self._dialect.stream_type), *_about(card, fields)]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             usages: dict[int, Usage] = {}
             try:
