@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from build_components import ROOT, discover
+from edgekit.chat.prompts import PromptRules
+from edgekit.chat.settings import read_chat_settings
 from edgekit.policy.settings import read_policy_settings
 from edgekit.settings import read_settings
 from edgekit.variables import VariableReader
@@ -17,14 +19,31 @@ from edgekit.variables import VariableReader
 MANIFEST: dict[str, Any] = tomllib.loads((ROOT / "spin.toml").read_text(encoding="utf-8"))
 
 
+def settings_of(component: str) -> str:
+    template: str = MANIFEST["component"][component]["variables"]["settings"]
+    return re.sub(
+        r"\{\{ (\w+) \}\}", lambda match: MANIFEST["variables"][match[1]]["default"], template
+    )
+
+
 class Defaults:
     """Variables as the component `predict` sees them when nobody sets any."""
 
+    def __init__(self, component: str = "predict") -> None:
+        entries = settings_of(component).split("\x1e")
+        self.values = dict(entry.strip().split("=", 1) for entry in entries if entry.strip())
+
     def get(self, name: str) -> str:
-        template: str = MANIFEST["component"]["predict"]["variables"][name]
-        return re.sub(
-            r"\{\{ (\w+) \}\}", lambda match: MANIFEST["variables"][match[1]]["default"], template
-        )
+        return self.values[name]
+
+
+def test_spin_toml_each_component_gets_variables_by_their_own_names() -> None:
+    for name in MANIFEST["component"]:
+        template = MANIFEST["component"][name]["variables"]["settings"]
+        bound = re.findall(r"^(\w+)=\{\{ (\w+) \}\}\x1e$", template, re.MULTILINE)
+        assert len(bound) == len(template.strip("\n").split("\n"))
+        assert all(own == application for own, application in bound)
+        assert len(dict(bound)) == len(bound)
 
 
 def test_spin_toml_every_variable_has_a_default_and_is_used() -> None:
@@ -47,6 +66,13 @@ def test_spin_toml_policy_defaults_are_those_of_the_code() -> None:
             return ""
 
     assert read_settings(Defaults()).policy == read_policy_settings(VariableReader(Nothing()))
+    assert read_settings(Defaults("chat")).policy == read_settings(Defaults()).policy
+
+
+def test_spin_toml_chat_defaults_are_valid_and_those_of_the_code() -> None:
+    settings = read_chat_settings(Defaults("chat"))
+    assert settings.engine.url == "http://127.0.0.1:8080"
+    assert settings.prompts == PromptRules()
 
 
 def test_spin_toml_outbound_hosts_are_the_upstreams_alone() -> None:

@@ -46,6 +46,22 @@ def test_variables_undefined_or_failing_are_empty(monkeypatch: pytest.MonkeyPatc
     assert AppVariables().get("unknown") == ""
 
 
+def test_variables_that_come_together_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def get(name: str) -> str:
+        asked.append(name)
+        if name == "settings":
+            return '\nurl=http://x/?a=b\x1e\nempty=\x1e\nkeys={"a":\n1}\x1e\n'
+        raise Err(variables.Error_Undefined(name))
+
+    monkeypatch.setattr(variables, "get", get)
+    found = AppVariables()
+    values = [found.get(name) for name in ("url", "empty", "keys", "other")]
+    assert values == ["http://x/?a=b", "", '{"a":\n1}', ""]
+    assert asked == ["settings", "other"]
+
+
 def test_log_writes_one_line_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     log_to_stderr("hello")
     assert capsys.readouterr() == ("", "hello\n")
