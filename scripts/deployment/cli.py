@@ -20,7 +20,12 @@ from kustomization import Manifest
 from .clock import Clock, SystemClock
 from .cluster import Cluster
 from .console import Console
-from .credentials import API_KEYS, api_keys_secret, create_secrets
+from .credentials import (
+    api_keys_secret,
+    chat_upstream_secret,
+    create_secrets,
+    write_secret,
+)
 from .doctor import Level, examine
 from .errors import DeploymentError, HistoryError, PreconditionError
 from .history import History, Revision
@@ -130,7 +135,9 @@ def _status(context: Context) -> int:
 
 
 def _smoke(context: Context) -> int:
-    count = smoke(context.cluster(), context.arguments.namespace, APP, context.console)
+    arguments = context.arguments
+    key = None if arguments.api_key_file is None else _read(arguments.api_key_file).strip()
+    count = smoke(context.cluster(), arguments.namespace, APP, context.console, api_key=key)
     context.console.good(f"{count} calls of the README answered")
     return 0
 
@@ -141,10 +148,15 @@ def _secrets(context: Context) -> int:
     for manifest in manifests:
         if manifest["kind"] == "Namespace" and cluster.find(Ref.of(manifest)) is None:
             cluster.apply(manifest)
-    keys_file = context.arguments.api_keys
-    if keys_file is not None:
-        cluster.apply(api_keys_secret(namespace, _read(keys_file)), force=True)
-        context.console.good(f"  + Secret/{API_KEYS} written")
+    given = (
+        (context.arguments.api_keys, api_keys_secret),
+        (context.arguments.chat_upstream_key, chat_upstream_secret),
+    )
+    for path, make in given:
+        if path is not None:
+            secret = make(namespace, _read(path))
+            write_secret(cluster, secret)
+            context.console.good(f"  + {Ref.of(secret)} written")
     names = create_secrets(cluster, namespace, rotate=context.arguments.rotate)
     for name in names:
         context.console.good(f"  + Secret/{name} written")
@@ -287,6 +299,9 @@ def _parser() -> argparse.ArgumentParser:
     added = command("secrets", _secrets, "create the secrets no file holds", "overlay", "image")
     added.add_argument("--rotate", action="store_true", help="make new ones")
     added.add_argument("--api-keys", metavar="FILE", help="tenants and digests of keys, as JSON")
+    added.add_argument(
+        "--chat-upstream-key", metavar="FILE", help="the token for the server at chat_upstream_url"
+    )
     release = ("overlay", "image", "force", "adopt")
     added = command("plan", _plan, "show what apply would change; change nothing", *release)
     added.add_argument("--exit-code", action="store_true", help=f"{CHANGES_FOUND} if changes")
@@ -295,7 +310,8 @@ def _parser() -> argparse.ArgumentParser:
     earlier = ("namespace", "force", "timeout")
     added = command("rollback", _rollback, "apply an earlier revision again", *earlier)
     added.add_argument("--to", type=int, metavar="N", help="this one (default: the last good)")
-    command("smoke", _smoke, "run the README's calls against the cluster", "namespace")
+    added = command("smoke", _smoke, "run the README's calls against the cluster", "namespace")
+    added.add_argument("--api-key-file", metavar="FILE", help="send the key in this file")
     return parser
 
 

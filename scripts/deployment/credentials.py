@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from secrets import token_urlsafe
 
@@ -15,14 +15,23 @@ from kustomization import Manifest
 from .cluster import Cluster
 from .errors import PreconditionError
 from .objects import Ref
-from .ownership import PART_OF
+from .ownership import PART_OF, Owner, managers_of, owner_of
 
-__all__ = ["API_KEYS", "api_keys_secret", "create_secrets", "store_secrets"]
+__all__ = [
+    "API_KEYS",
+    "CHAT_UPSTREAM",
+    "api_keys_secret",
+    "chat_upstream_secret",
+    "create_secrets",
+    "store_secrets",
+    "write_secret",
+]
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "spinkube" / "secrets"
 PASSWORD_BYTES = 32
 
 API_KEYS = "edge-api-keys"
+CHAT_UPSTREAM = "edge-chat-upstream"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 # Secret, its key, and the template of the value.
@@ -79,6 +88,39 @@ def api_keys_secret(namespace: str, text: str) -> Manifest:
     return _secret(namespace, API_KEYS, "api_keys", text)
 
 
+def chat_upstream_secret(namespace: str, text: str) -> Manifest:
+    """The Secret with the bearer token for the server at `chat_upstream_url`.
+
+    Raises:
+        PreconditionError: It is no token: empty, of several lines, or not printable.
+    """
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise PreconditionError("the key of the chat server is no token: one line, no spaces")
+    return _secret(namespace, CHAT_UPSTREAM, "chat_upstream_key", token)
+
+
+def write_secret(cluster: Cluster, manifest: Manifest) -> None:
+    """Create a Secret, or change one of ours.
+
+    Raises:
+        PreconditionError: It is somebody else's; nothing was changed.
+    """
+    _ensure_ours(cluster, [manifest])
+    cluster.apply(manifest, force=True)
+
+
+def _ensure_ours(cluster: Cluster, manifests: Sequence[Manifest]) -> None:
+    for manifest in manifests:
+        live = cluster.find(Ref.of(manifest))
+        if live is not None and owner_of(live, manifest) is not Owner.OURS:
+            managers = ", ".join(managers_of(live)) or "somebody"
+            raise PreconditionError(
+                f"the {Ref.of(manifest)} is not part of {PART_OF[1]} (managed by {managers}): "
+                "change it where it is made, then run `scripts/deploy.py apply`"
+            )
+
+
 def create_secrets(
     cluster: Cluster,
     namespace: str,
@@ -91,7 +133,8 @@ def create_secrets(
     Nothing is written when all are there, unless `rotate` asks for a new password.
 
     Raises:
-        PreconditionError: Some are there and some are not: a new one would not match the old.
+        PreconditionError: Some are there and some are not: a new one would not match the old. Or
+            one that would be written is somebody else's.
     """
     wanted = store_secrets(namespace, generate(PASSWORD_BYTES))
     present = [one for one in wanted if cluster.find(Ref.of(one)) is not None]
@@ -103,6 +146,7 @@ def create_secrets(
             f"only {names} is there: its password cannot be read back into the other. "
             "`--rotate` makes a new one for both"
         )
+    _ensure_ours(cluster, wanted)
     for manifest in wanted:
         cluster.apply(manifest, force=rotate)
     return [one["metadata"]["name"] for one in wanted]

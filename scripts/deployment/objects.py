@@ -80,8 +80,11 @@ def pod_template(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def secret_command(name: str) -> str:
     """The command that creates one of the Secrets that no file holds."""
-    command = "scripts/deploy.py secrets OVERLAY"
-    return f"{command} --api-keys FILE" if name == "edge-api-keys" else command
+    option = {
+        "edge-api-keys": " --api-keys FILE",
+        "edge-chat-upstream": " --chat-upstream-key FILE",
+    }
+    return f"scripts/deploy.py secrets OVERLAY{option.get(name, '')}"
 
 
 def secret_names(manifest: Mapping[str, Any], *, optional: bool = False) -> Iterator[str]:

@@ -25,6 +25,7 @@ CALL_TIMEOUT_S = 20
 SHOWN_CHARACTERS = 300
 
 _FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_KEY = re.compile(r"[!#-\[\]-~]+")
 _INDENTED = re.compile(r"^(?: {4}.*\n)+", re.MULTILINE)
 
 
@@ -51,22 +52,34 @@ def readme_calls(text: str) -> list[list[str]]:
     return calls
 
 
-def smoke(cluster: Cluster, namespace: str, app: str, console: Console) -> int:
+def smoke(
+    cluster: Cluster, namespace: str, app: str, console: Console, *, api_key: str | None = None
+) -> int:
     """Make every call of the README; return how many there were.
 
+    Args:
+        cluster: Where.
+        namespace: The release's.
+        app: The SpinApp's name.
+        console: Where commands and answers are shown; the key is not.
+        api_key: Sent with every call, where the edge has tenants.
+
     Raises:
-        PreconditionError: There is no curl, no README call, or no ready pod.
+        PreconditionError: There is no curl, no README call, or no ready pod; or the key is none.
         SmokeError: A call failed; the message shows the command and the answer.
     """
     if shutil.which("curl") is None:
         raise PreconditionError("curl is not on PATH, and the README's calls are curl calls")
+    if api_key is not None and not _KEY.fullmatch(api_key):
+        raise PreconditionError("the API key is none: one line of printable characters, no spaces")
     pod = _ready_pod(cluster, namespace, app)
     calls = readme_calls((REPOSITORY / "README.md").read_text(encoding="utf-8"))
     if not calls:
         raise PreconditionError(f"README.md has no curl call to {LOCAL_EDGE}")
     with forward(cluster, namespace, pod, EDGE_PORT) as port:
         for arguments in calls:
-            _call([one.replace(LOCAL_EDGE, f"127.0.0.1:{port}") for one in arguments], console)
+            here = [one.replace(LOCAL_EDGE, f"127.0.0.1:{port}") for one in arguments]
+            _call(here, console, api_key)
     return len(calls)
 
 
@@ -81,12 +94,19 @@ def _ready_pod(cluster: Cluster, namespace: str, app: str) -> str:
     raise PreconditionError(f"no pod of {app} is ready in {namespace}:{detail}")
 
 
-def _call(arguments: Sequence[str], console: Console) -> None:
-    # --fail-with-body: an error status is a failure, and its body says which.
-    command = ["curl", "--fail-with-body", "--silent", "--show-error", *arguments[1:]]
+def _call(arguments: Sequence[str], console: Console, api_key: str | None) -> None:
+    # --fail-with-body: an error status is a failure, and its body says which. The key goes in by
+    # standard input: arguments are for everybody on the machine to see.
+    command = ["curl", "--fail-with-body", "--silent", "--show-error", "--config", "-"]
+    config = f'header = "Authorization: Bearer {api_key}"\n' if api_key else ""
     try:
         done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, timeout=CALL_TIMEOUT_S, check=False
+            [*command, *arguments[1:]],
+            cwd=REPOSITORY,
+            input=config.encode(),
+            capture_output=True,
+            timeout=CALL_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as exc:
         shown = shlex.join(arguments)
@@ -94,6 +114,8 @@ def _call(arguments: Sequence[str], console: Console) -> None:
     output = done.stdout.decode(errors="replace").strip()[:SHOWN_CHARACTERS]
     if done.returncode != 0:
         complaint = done.stderr.decode(errors="replace").strip()
+        if " 401" in complaint:
+            complaint += "\n  the edge has tenants: --api-key-file FILE sends a key with each call"
         raise SmokeError(f"{shlex.join(arguments)}\n  {complaint}\n  {output}")
     console.good(f"  {shlex.join(arguments)}")
     console.say(f"    {output}")

@@ -129,7 +129,10 @@ class _Cluster:
         reference = variable.get("valueFrom", {}).get("configMapKeyRef")
         if reference is None:
             return str(variable.get("value", ""))
-        return str(self.objects.get("ConfigMap", reference["name"])["data"][reference["key"]])
+        data = self.objects.get("ConfigMap", reference["name"])["data"]
+        if reference.get("optional") and reference["key"] not in data:
+            return ""
+        return str(data[reference["key"]])
 
 
 def _container_port(workload: Manifest, target: int | str) -> int:

@@ -271,3 +271,67 @@ def test_secrets_rotated_roll_the_pods_that_use_them(world: World) -> None:
     assert "~ SpinApp/inference-anywhere" in output
     assert "~ StatefulSet/redis" in output
     assert "~ Deployment/gpu-backend" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("edge-api-keys", ("--api-keys", "keys.json")),
+        ("edge-chat-upstream", ("--chat-upstream-key", "token")),
+        ("redis-users", ("--rotate",)),
+    ],
+)
+def test_secrets_of_somebody_else_are_never_written(
+    world: World, tmp_path: Path, name: str, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "keys.json").write_text('{"acme": {"keys": ["' + "a" * 64 + '"]}}')
+    (tmp_path / "token").write_text("a-token")
+    world.deploy("secrets", "spinkube/tests/smallest")
+    world.api.remove("Secret", name)
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": "inference-anywhere"},
+        "data": {"theirs": "eA=="},
+    }
+    world.api.place(theirs, manager="external-secrets")
+    before = world.api.get_object("Secret", "edge-runtime-config")["data"]
+    option, *file = arguments
+    code, output = world.deploy(
+        "secrets", "spinkube/tests/smallest", option, *(str(tmp_path / one) for one in file)
+    )
+    assert code == 1
+    assert f"the Secret/{name} is not part of inference-anywhere" in output
+    assert "(managed by external-secrets): change it where it is made" in output
+    assert world.api.get_object("Secret", name)["data"] == {"theirs": "eA=="}
+    assert world.api.get_object("Secret", "edge-runtime-config")["data"] == before
+
+
+def test_secrets_key_of_the_chat_server_rolls_the_edge(world: World, tmp_path: Path) -> None:
+    images = ("--image", "edge=me/edge:1", "--image", "gpu-backend=me/backend:1")
+    world.deploy("secrets", "spinkube/tests/smallest")
+    assert world.deploy("apply", "spinkube/tests/smallest", *images)[0] == 0
+    token = tmp_path / "token"
+    token.write_text("a-token\n")
+    code, output = world.deploy(
+        "secrets", "spinkube/tests/smallest", "--chat-upstream-key", str(token)
+    )
+    assert code == 0, output
+    assert "a-token" not in output
+    secret = world.api.get_object("Secret", "edge-chat-upstream")
+    assert secret["data"] == {"chat_upstream_key": "YS10b2tlbg=="}
+    code, output = world.deploy("plan", "spinkube/tests/smallest", *images)
+    assert "~ SpinApp/inference-anywhere" in output
+    assert "1 to update" in output
+
+
+@pytest.mark.parametrize("content", ["", "\n", "two words", "two\nlines", "ä"])
+def test_secrets_key_of_the_chat_server_that_is_none_is_refused(
+    world: World, tmp_path: Path, content: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(content)
+    code, output = world.deploy("secrets", "dev", "--chat-upstream-key", str(token))
+    assert code == 1
+    assert "the key of the chat server is no token" in output
+    assert world.api.of_kind("Secret") == []

@@ -146,6 +146,45 @@ def test_smoke_failing_call_shows_command_and_answer(
     assert '{"code": "upstream_unavailable"}' in output
 
 
+@needs_curl
+def test_smoke_with_a_key_sends_it_and_never_shows_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(world)
+    seen = answering(world, "200 OK", "{}")
+    (tmp_path / "README.md").write_text(DOCUMENT)
+    monkeypatch.setattr("deployment.smoke.REPOSITORY", tmp_path)
+    key = tmp_path / "key"
+    key.write_text("sk-of-the-test\n")
+    code, output = world.deploy("smoke", "--api-key-file", str(key))
+    assert code == 0, output
+    assert all(b"\r\nAuthorization: Bearer sk-of-the-test\r\n" in request for request in seen)
+    assert len(seen) == 3
+    assert "sk-of-the-test" not in output
+
+
+@needs_curl
+def test_smoke_without_a_key_where_one_is_needed_says_how_to_give_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(world)
+    answering(world, "401 Unauthorized", '{"code": "unauthenticated"}')
+    (tmp_path / "README.md").write_text(DOCUMENT)
+    monkeypatch.setattr("deployment.smoke.REPOSITORY", tmp_path)
+    code, output = world.deploy("smoke")
+    assert code == 1
+    assert "the edge has tenants: --api-key-file FILE" in output
+
+
+@pytest.mark.parametrize("content", ["", "two words", 'quote"d', "two\nlines", "b\\s"])
+def test_smoke_key_that_is_none_is_refused(world: World, tmp_path: Path, content: str) -> None:
+    key = tmp_path / "key"
+    key.write_text(content)
+    code, output = world.deploy("smoke", "--api-key-file", str(key))
+    assert code == 1
+    assert "the API key is none: one line of printable characters" in output
+
+
 def test_smoke_without_a_ready_pod_says_why(world: World) -> None:
     world.controllers.broken["inference-anywhere"] = "image"
     world.deploy("apply", "dev", "--timeout", "9")

@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,6 +14,7 @@ from gpu_backend.llm.manifest import read_language_manifest
 from gpu_backend.settings import Settings, read_settings
 from k8s.rendered import COMBINATIONS, OVERLAYS, REPOSITORY, Objects, load, pod_spec
 from k8s.spin_operator import built_service
+from kustomization import Manifest
 
 EVERYTHING = ["base", *OVERLAYS, *COMBINATIONS]
 
@@ -22,34 +24,70 @@ def spin_manifest() -> dict[str, Any]:
     return tomllib.loads((REPOSITORY / "spin.toml").read_text())
 
 
+def variables(objects: Objects) -> dict[str, dict[str, Any]]:
+    """The SpinApp's variables by name, each with where its value comes from."""
+    listed = objects.get("SpinApp", "inference-anywhere")["spec"]["variables"]
+    found = {one["name"]: one["valueFrom"] for one in listed}
+    assert len(found) == len(listed), "a variable is bound twice"
+    return found
+
+
 def bound(objects: Objects) -> dict[str, str]:
-    """Application variables of the SpinApp, with the values the cluster would give them."""
+    """Application variables that the cluster sets, with their values."""
     values = {}
-    for variable in objects.get("SpinApp", "inference-anywhere")["spec"]["variables"]:
-        if "value" in variable:
-            values[variable["name"]] = variable["value"]
-        elif "configMapKeyRef" in variable["valueFrom"]:
-            reference = variable["valueFrom"]["configMapKeyRef"]
-            config = objects.get("ConfigMap", reference["name"])
-            values[variable["name"]] = config["data"][reference["key"]]
-        else:
-            values[variable["name"]] = ""
+    for name, source in variables(objects).items():
+        if reference := source.get("configMapKeyRef"):
+            data = objects.get("ConfigMap", reference["name"])["data"]
+            if reference["key"] in data or not reference.get("optional"):
+                values[name] = data[reference["key"]]
     return values
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_spinapp_variables_exist_in_the_manifest(name: str, spin_manifest: dict[str, Any]) -> None:
-    assert set(bound(load(name))) <= set(spin_manifest["variables"])
+def test_spinapp_binds_every_variable_of_the_manifest_and_no_other(
+    name: str, spin_manifest: dict[str, Any]
+) -> None:
+    """A variable that is new in spin.toml needs a line in spinkube/base/edge.yaml."""
+    assert set(variables(load(name))) == set(spin_manifest["variables"])
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_spinapp_takes_secret_variables_from_secrets_and_others_from_its_config_map(
+    name: str, spin_manifest: dict[str, Any]
+) -> None:
+    objects = load(name)
+    settings = objects.generated("ConfigMap", "edge-variables")["metadata"]["name"]
+    for variable, source in variables(objects).items():
+        (kind,) = source
+        secret = bool(spin_manifest["variables"][variable].get("secret"))
+        assert kind == ("secretKeyRef" if secret else "configMapKeyRef"), variable
+        assert source[kind]["key"] == variable
+        assert secret or source[kind]["name"] == settings, variable
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_spinapp_binds_every_key_of_its_config_map(name: str) -> None:
+    """A misspelt key would be ignored without a word: every reference to it is optional."""
     objects = load(name)
-    settings = objects.generated("ConfigMap", "edge-variables")
-    variables = objects.get("SpinApp", "inference-anywhere")["spec"]["variables"]
-    references = [one["valueFrom"].get("configMapKeyRef", {}) for one in variables]
-    keys = {one["key"] for one in references if one.get("name") == settings["metadata"]["name"]}
-    assert keys == set(settings["data"])
+    settings = objects.generated("ConfigMap", "edge-variables")["data"]
+    assert set(settings) <= set(variables(objects))
+    assert set(settings) == set(bound(objects))
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_url_variables_are_never_empty(name: str, spin_manifest: dict[str, Any]) -> None:
+    """One that resolves to nothing would deny the component all outbound calls."""
+    values = {
+        **{key: one["default"] for key, one in spin_manifest["variables"].items()},
+        **bound(load(name)),
+    }
+    urls = {key: value for key, value in values.items() if key.endswith("_url")}
+    assert len(urls) >= 3
+    for key, value in urls.items():
+        parts = urlsplit(value)
+        assert parts.scheme in ("http", "https"), key
+        assert parts.hostname, key
+        assert parts.path == "", key
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -111,13 +149,34 @@ def test_records_are_delivered_only_where_one_backend_keeps_them(name: str) -> N
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_service_links_never_look_like_settings(name: str) -> None:
-    """A SpinApp's pods cannot switch service links off: no Service may collide with a variable."""
+def test_service_links_never_look_like_settings(name: str, spin_manifest: dict[str, Any]) -> None:
+    """A SpinApp's pods cannot switch service links off, and the shim takes them for variables.
+
+    Source:
+        containerd-shim-spin, utils.rs: an environment variable NAME overrides
+        SPIN_VARIABLE_NAME of an application variable `name`.
+        Kubernetes documentation, "Service": environment variables.
+    """
     objects = load(name)
-    services = [one["metadata"]["name"] for one in objects.of_kind("Service")]
-    services.append(built_service(objects.get("SpinApp", "inference-anywhere"))["metadata"]["name"])
-    prefixes = [name.upper().replace("-", "_") for name in services]
-    assert not [one for one in prefixes if one.startswith(("SPIN_", "OTEL_EXPORTER", "BACKEND"))]
+    services = [*objects.of_kind("Service")]
+    services.append(built_service(objects.get("SpinApp", "inference-anywhere")))
+    links = {link for service in services for link in service_links(service)}
+    assert "REDIS_SERVICE_PORT" in links
+    settings = {variable.upper() for variable in spin_manifest["variables"]}
+    assert links & settings == set()
+    assert not [one for one in links if one.startswith(("SPIN_", "OTEL_EXPORTER_", "BACKEND_"))]
+
+
+def service_links(service: Manifest) -> set[str]:
+    """Names of the environment variables that the kubelet makes of a Service."""
+    prefix = service["metadata"]["name"].upper().replace("-", "_")
+    found = {f"{prefix}_SERVICE_HOST", f"{prefix}_SERVICE_PORT", f"{prefix}_PORT"}
+    for port in service["spec"]["ports"]:
+        if "name" in port:
+            found.add(f"{prefix}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}")
+        base = f"{prefix}_PORT_{port['port']}_{port.get('protocol', 'TCP')}"
+        found |= {base, f"{base}_PROTO", f"{base}_PORT", f"{base}_ADDR"}
+    return found
 
 
 def test_backend_settings_all_have_an_environment_name() -> None:
