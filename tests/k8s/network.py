@@ -11,6 +11,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,19 @@ INGRESS_CONTROLLERS = {
 PROMETHEUS = ("monitoring", {"app.kubernetes.io/name": "prometheus"})
 CLUSTER_DNS = ("kube-system", {"k8s-app": "kube-dns"})
 
+LARGEST_RANGE_OF_ONE_NAME = 16
+"""Bits of the prefix: the addresses of one name's load balancers."""
+
+# Private, shared, link-local (where a cloud has its metadata service).
+# Source: RFC 6890.
+PRIVATE_NETWORKS = (
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+)
+
 
 @dataclass(frozen=True)
 class Pod:
@@ -47,9 +61,14 @@ class Pod:
 
 @dataclass(frozen=True)
 class Peer:
-    """Somebody outside the cluster: an address range stands for a name policies cannot state."""
+    """Somebody outside the cluster: an address range stands for a name policies cannot state.
+
+    Where one name is meant, the range is small; where nobody knows whose addresses will be (a
+    registry and the storage behind it), it is every address outside private networks.
+    """
 
     name: str
+    one_name: bool = True
 
 
 @dataclass(frozen=True)
@@ -176,7 +195,7 @@ def _outgoing(cluster: _Cluster, workload: Manifest) -> Iterator[Flow]:
         workload["spec"]["template"]["spec"]["containers"][0].get("command", ())
     ):
         named = True
-        yield Flow(source, Peer("outside"), 443, why="ollama pull")
+        yield Flow(source, Peer("outside", one_name=False), 443, why="ollama pull")
     if named:
         for protocol in ("UDP", "TCP"):
             yield Flow(source, Pod.of("dns", CLUSTER_DNS[0], CLUSTER_DNS[1]), 53, protocol, "DNS")
@@ -258,7 +277,7 @@ def _rule_allows(rule: Mapping[str, Any], flow: Flow, direction: str) -> bool:
 
 def _is_peer(peer: Mapping[str, Any], other: Pod | Peer) -> bool:
     if isinstance(other, Peer):
-        return "ipBlock" in peer
+        return "ipBlock" in peer and _is_range_for(peer["ipBlock"], other)
     if "ipBlock" in peer:
         return False
     if "namespaceSelector" in peer:
@@ -270,16 +289,30 @@ def _is_peer(peer: Mapping[str, Any], other: Pod | Peer) -> bool:
     return "podSelector" not in peer or _selects(peer["podSelector"], other)
 
 
+def _is_range_for(block: Mapping[str, Any], other: Peer) -> bool:
+    """Say whether a range is no wider than it must be, and open to nothing inside."""
+    whole = ip_network(block["cidr"])
+    if other.one_name and whole.prefixlen < LARGEST_RANGE_OF_ONE_NAME:
+        return False
+    excepted = [ip_network(one) for one in block.get("except", ())]
+    return all(
+        any(inside.subnet_of(one) for one in excepted)
+        for inside in map(ip_network, PRIVATE_NETWORKS)
+        if inside.overlaps(whole)
+    )
+
+
 def _selects(selector: Mapping[str, Any], pod: Pod) -> bool:
     assert set(selector) <= {"matchLabels"}, "expressions are not read here"
     return set(selector.get("matchLabels", {}).items()) <= pod.labels
 
 
 def needless_openings(objects: Objects) -> list[str]:
-    """Openings (policy, peer, port) that no flow needs, and policies that select no pod."""
+    """Openings (policy, peer, port) wider than any flow needs, and policies that select no pod."""
     cluster = _Cluster(objects)
     pods = [cluster.pod(workload) for workload in cluster.workloads]
     needed = flows(objects)
+    ends = {end for flow in needed for end in (flow.source, flow.target) if isinstance(end, Pod)}
     found = []
     for policy in objects.of_kind("NetworkPolicy"):
         name, selector = policy["metadata"]["name"], policy["spec"]["podSelector"]
@@ -288,13 +321,28 @@ def needless_openings(objects: Objects) -> list[str]:
             found.append(f"{name}: selects no pod")
         for direction in policy["spec"]["policyTypes"]:
             for rule in _rules(policy, direction):
-                found += [
-                    f"{name}: {subject.workload} {direction} {single}"
-                    for subject in subjects
-                    for single in _single_openings(rule, direction)
-                    if not any(_uses(flow, subject, single, direction) for flow in needed)
-                ]
+                for subject in subjects:
+                    where = f"{name}: {subject.workload} {direction}"
+                    for single in _single_openings(rule, direction):
+                        users = [one for one in needed if _uses(one, subject, single, direction)]
+                        if not users:
+                            found.append(f"{where} {single}")
+                        strangers = _strangers(single, users, ends | set(pods), direction)
+                        found += [f"{where} also {stranger}" for stranger in strangers]
     return sorted(found)
+
+
+def _strangers(
+    opening: Mapping[str, Any], users: Iterable[Flow], pods: Iterable[Pod], direction: str
+) -> Iterator[str]:
+    """Pods that an opening lets in or reaches beside those that need it."""
+    if None in opening.values():
+        return
+    (peer,) = opening["to" if direction == "Egress" else "from"]
+    if peer.get("namespaceSelector") == {}:
+        yield "any namespace"
+    others = {one.target if direction == "Egress" else one.source for one in users}
+    yield from sorted({pod.workload for pod in pods if _is_peer(peer, pod) and pod not in others})
 
 
 def _single_openings(rule: Mapping[str, Any], direction: str) -> Iterator[dict[str, Any]]:
