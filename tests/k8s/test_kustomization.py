@@ -9,7 +9,13 @@ from typing import Any
 
 import pytest
 
-from k8s.rendered import COMBINATIONS, OVERLAYS, SPINKUBE
+from k8s.rendered import (
+    COMBINATIONS,
+    OVERLAYS,
+    SPINKUBE,
+    component_pairs,
+    write_combination,
+)
 from kustomization import KustomizationError, Manifest, UnsupportedFieldError, render
 from kustomization.loading import parse_documents
 
@@ -248,6 +254,13 @@ def test_render_feature_equals_kubectl(fields: str, tmp_path: Path) -> None:
 )
 def test_render_deployment_equals_kubectl(name: str) -> None:
     assert by_identity(render(SPINKUBE / name)) == by_identity(kubectl(SPINKUBE / name))
+
+
+@needs_kubectl
+@pytest.mark.parametrize("pair", component_pairs(), ids="+".join)
+def test_render_component_pair_equals_kubectl(pair: tuple[str, ...], tmp_path: Path) -> None:
+    directory = write_combination(tmp_path, pair)
+    assert by_identity(render(directory)) == by_identity(kubectl(directory))
 
 
 LAYERS: dict[str, str | bytes] = {
