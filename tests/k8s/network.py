@@ -11,7 +11,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -291,13 +291,13 @@ def _is_peer(peer: Mapping[str, Any], other: Pod | Peer) -> bool:
 
 def _is_range_for(block: Mapping[str, Any], other: Peer) -> bool:
     """Say whether a range is no wider than it must be, and open to nothing inside."""
-    whole = ip_network(block["cidr"])
+    whole = IPv4Network(block["cidr"])
     if other.one_name and whole.prefixlen < LARGEST_RANGE_OF_ONE_NAME:
         return False
-    excepted = [ip_network(one) for one in block.get("except", ())]
+    excepted = [IPv4Network(one) for one in block.get("except", ())]
     return all(
         any(inside.subnet_of(one) for one in excepted)
-        for inside in map(ip_network, PRIVATE_NETWORKS)
+        for inside in map(IPv4Network, PRIVATE_NETWORKS)
         if inside.overlaps(whole)
     )
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from collections.abc import Callable
 from typing import Any
 
-import promql_parser
 import pytest
-import yaml
 
 from k8s.rendered import (
     COMBINATIONS,
@@ -128,57 +125,3 @@ def test_keda_scales_the_backend_to_zero_and_never_the_edge() -> None:
     objects = load("production")
     assert objects.get("ScaledObject", "gpu-backend")["spec"]["minReplicaCount"] == 0
     assert objects.get("ScaledObject", "edge")["spec"]["minReplicaCount"] >= 1
-
-
-def queries(objects: Objects) -> list[str]:
-    """Every PromQL expression of rules and triggers."""
-    found = [rule["expr"] for rule in prometheus_rules(objects)]
-    for scaled in objects.of_kind("ScaledObject"):
-        found += [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
-    return found
-
-
-def prometheus_rules(objects: Objects) -> list[dict[str, Any]]:
-    return [
-        rule
-        for rules in objects.of_kind("PrometheusRule")
-        for group in rules["spec"]["groups"]
-        for rule in group["rules"]
-    ]
-
-
-def test_queries_name_series_that_somebody_makes() -> None:
-    from gpu_backend.monitoring import metrics
-
-    objects = load("production")
-    recorded = {rule["record"] for rule in prometheus_rules(objects) if "record" in rule}
-    source = inspect.getsource(metrics)
-    # Counted by Spin (crates/trigger-http, `spin.request_count`), and by Prometheus itself.
-    made = {"spin_request_count_total", "up"}
-    named = {
-        series
-        for query in queries(objects)
-        for series in re.findall(
-            r"[a-z_]+(?::[a-z0-9_]+)+|\b(?:backend|spin)_[a-z_]+|\bup\b", query
-        )
-    }
-    assert named & recorded
-    backend = {series for series in named if series.startswith("backend_")}
-    assert backend
-    assert all(f'"{series.removesuffix("_total")}"' in source for series in backend)
-    assert named <= recorded | made | backend
-
-
-@pytest.mark.parametrize("name", ["production", "everything", "hpa-observed-ingress"])
-def test_queries_are_valid_promql(name: str) -> None:
-    for query in queries(load(name)):
-        assert promql_parser.parse(query) is not None
-
-
-def test_collector_settings_use_only_what_they_declare() -> None:
-    settings = load("production").generated("ConfigMap", "otel-collector-settings")
-    config = yaml.safe_load(settings["data"]["config.yaml"])
-    for pipeline in config["service"]["pipelines"].values():
-        for kind in ("receivers", "processors", "exporters"):
-            assert set(pipeline[kind]) <= set(config[kind])
-    assert set(config["service"]["extensions"]) <= set(config["extensions"])
