@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from k8s.conftest import World
+from k8s.rendered import write_combination
 
 IMAGES = ("--image", "edge=ghcr.io/me/edge:1", "--image", "gpu-backend=ghcr.io/me/gpu-backend:1")
 
@@ -296,6 +297,19 @@ def test_doctor_executor_without_a_runtime_class_anywhere(healthy: World) -> Non
     code, output = healthy.deploy("doctor", "spinkube/base")
     assert code == 1
     assert "MISSING RuntimeClass wasmtime-spin-v2: neither there nor in this overlay" in output
+
+
+def test_doctor_autoscaler_without_the_series_that_it_follows(
+    healthy: World, tmp_path: Path
+) -> None:
+    blind = write_combination(tmp_path, ("shim-manual", "autoscaling-keda"))
+    code, output = healthy.deploy("doctor", str(blind))
+    assert code == 1
+    assert "MISSING autoscaling: nobody records inference_anywhere:edge_requests:rate1m" in output
+    assert "-> list the component observability beside autoscaling-keda" in output
+    seeing = write_combination(tmp_path, ("shim-manual", "observability", "autoscaling-keda"))
+    _, output = healthy.deploy("doctor", str(seeing))
+    assert "ok      autoscaling: follows inference_anywhere:edge_requests:rate1m" in output
 
 
 def test_doctor_changes_nothing(healthy: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from kubernetes.utils import quantity
@@ -13,6 +14,10 @@ from kustomization import Manifest
 from .findings import Check, Finding, Level, containers, fewest_replicas, of_kind, ok
 
 __all__ = ["CHECKS"]
+
+# Names with colons are made by recording rules.
+# Source: Prometheus documentation, "Metric and label naming".
+RECORDED = re.compile(r"\b[a-z_]+(?::[a-z0-9_]+)+\b")
 
 
 def _check_gpus(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Finding]:
@@ -90,6 +95,28 @@ def _check_metrics(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[
         yield Finding(Level.MISSING, "metrics-server", "metrics.k8s.io is not served", fix)
 
 
+def _check_recorded_series(_cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    """Series that autoscaling follows and that this release itself must record."""
+    asked = {
+        series
+        for scaled in of_kind(manifests, "ScaledObject")
+        for trigger in scaled["spec"]["triggers"]
+        for series in RECORDED.findall(trigger.get("metadata", {}).get("query", ""))
+    }
+    recorded = {
+        rule.get("record")
+        for rules in of_kind(manifests, "PrometheusRule")
+        for group in rules["spec"]["groups"]
+        for rule in group["rules"]
+    }
+    for series in sorted(asked - recorded):
+        message = f"nobody records {series}: what is scaled to zero would never wake up"
+        fix = "list the component observability beside autoscaling-keda"
+        yield Finding(Level.MISSING, "autoscaling", message, fix)
+    if asked and asked <= recorded:
+        yield ok("autoscaling", f"follows {', '.join(sorted(asked))}")
+
+
 def _check_storage(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Finding]:
     """Storage for the claims that name no class."""
     claims = [one["spec"] for one in of_kind(manifests, "PersistentVolumeClaim")]
@@ -114,4 +141,10 @@ def _check_storage(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[
         yield Finding(Level.WARNING, "storage", message, fix)
 
 
-CHECKS: Sequence[Check] = (_check_gpus, _check_memory, _check_metrics, _check_storage)
+CHECKS: Sequence[Check] = (
+    _check_gpus,
+    _check_memory,
+    _check_metrics,
+    _check_recorded_series,
+    _check_storage,
+)
