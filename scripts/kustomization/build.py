@@ -189,12 +189,13 @@ class _Build:
             if one.kind == identity.kind
             and one.name == identity.name
             and group_of(one.api_version)[0] == group_of(identity.api_version)[0]
-            and identity.namespace in ("", one.namespace)
+            and one.was_in(identity.namespace)
         ]
         if len(found) != 1:
-            problem = (
-                f"the patch names {identity.kind} {identity.name!r}: {len(found)} such objects"
-            )
+            which = f"{identity.kind} {identity.name!r}"
+            if identity.namespace:
+                which += f" in {identity.namespace!r}"
+            problem = f"the patch names {which}: {len(found)} such objects"
             raise KustomizationError(where, problem)
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,8 @@ class Resource:
 
     manifest: Manifest
     needs_hash: bool = False
+    earlier_namespaces: set[str] = field(default_factory=set)
+    """Those it had before a kustomization moved it: a patch may name it by any of them."""
 
     @property
     def kind(self) -> str:
@@ -58,14 +60,24 @@ class Resource:
         """Group, kind, namespace and name: what the API server holds unique."""
         return group_of(self.api_version)[0], self.kind, self.namespace, self.name
 
+    def move_to(self, namespace: str) -> None:
+        """Put it into a namespace, and remember where it was."""
+        self.earlier_namespaces.add(self.namespace)
+        self.metadata["namespace"] = namespace
+
+    def was_in(self, namespace: str) -> bool:
+        """Say whether this is, or was, its namespace; none is the one called `default`."""
+        known = {self.namespace, *self.earlier_namespaces}
+        return (namespace or "default") in {one or "default" for one in known}
+
     @classmethod
     def parse(cls, document: Any, where: Path) -> Resource:
         """Raises `KustomizationError` where the document is no Kubernetes object."""
         if not isinstance(document, dict):
             raise KustomizationError(where, "holds a document that is no mapping")
-        for field in ("apiVersion", "kind"):
-            if not isinstance(document.get(field), str):
-                raise KustomizationError(where, f"holds an object without `{field}`")
+        for name in ("apiVersion", "kind"):
+            if not isinstance(document.get(name), str):
+                raise KustomizationError(where, f"holds an object without `{name}`")
         if not (document.get("metadata") or {}).get("name"):
             raise KustomizationError(where, f"holds a {document['kind']} without `metadata.name`")
         return cls(document)

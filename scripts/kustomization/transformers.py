@@ -52,7 +52,7 @@ def set_namespace(resources: Iterable[Resource], namespace: str) -> None:
         if resource.kind == "Namespace":
             resource.metadata["name"] = namespace
         elif resource.kind not in CLUSTER_SCOPED:
-            resource.metadata["namespace"] = namespace
+            resource.move_to(namespace)
         if resource.kind in ("RoleBinding", "ClusterRoleBinding"):
             for subject in resource.manifest.get("subjects") or ():
                 if subject.get("kind") == "ServiceAccount" and subject.get("name") == "default":

@@ -38,6 +38,7 @@ COMPONENTS = (
     "gpu",
     "model-volume",
     "ollama",
+    "ollama-gpu",
     "records",
     "observability",
     "autoscaling-hpa",
@@ -50,8 +51,11 @@ COMPONENTS = (
 EXCLUSIVE = (
     {"shim-manual", "shim-rcm"},
     {"autoscaling-hpa", "autoscaling-keda"},
+    # One brings the other.
+    {"ollama", "ollama-gpu"},
     # Ollama serves the backend, which such a site does not have.
     {"ollama", "edge-only"},
+    {"ollama-gpu", "edge-only"},
     # One file of records has one writer.
     {"records", "autoscaling-hpa"},
     {"records", "autoscaling-keda"},

@@ -56,7 +56,7 @@ def healthy(world: World) -> World:
     api.install("runtime-class-manager", "keda", "prometheus-operator", "gateway-api")
     api.place(deployment("spin-operator", "spin-operator"))
     api.place(deployment("cert-manager", "cert-manager"))
-    api.place(node("one", **{"nvidia.com/gpu": "2"}))
+    api.place(node("one", **{"nvidia.com/gpu": "3"}))
     api.place(
         {
             "apiVersion": "apps/v1",
@@ -213,7 +213,7 @@ def one_gpu(world: World) -> None:
             "MISSING GPUs: no node offers nvidia.com/gpu",
             "helm install gpu-operator",
         ),
-        ("gpu", one_gpu, "warn    GPUs: 1 in the cluster, 2 asked for", "add GPU nodes or lower"),
+        ("gpu", one_gpu, "warn    GPUs: 1 in the cluster, 3 asked for", "add GPU nodes or lower"),
         ("gpu", small_node, "warn    memory: ", "add nodes, or lower requests"),
         (
             "gpu",

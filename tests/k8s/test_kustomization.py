@@ -248,6 +248,45 @@ def test_render_feature_equals_kubectl(fields: str, tmp_path: Path) -> None:
     assert by_identity(render(directory)) == by_identity(kubectl(directory))
 
 
+PLACED = SERVICE.replace("{name: web}", "{name: web, namespace: theirs}")
+
+
+@pytest.mark.parametrize(
+    ("moved", "named", "found"),
+    [
+        ("", "", False),
+        ("", "namespace: theirs", True),
+        ("namespace: shop", "", False),
+        ("namespace: shop", "namespace: theirs", True),
+        ("namespace: shop", "namespace: shop", True),
+        ("namespace: shop", "namespace: elsewhere", False),
+    ],
+)
+def test_render_patch_must_name_a_namespace_that_the_object_has_or_had(
+    moved: str, named: str, found: bool, tmp_path: Path
+) -> None:
+    write_tree(
+        tmp_path,
+        {
+            "base/kustomization.yaml": f"resources: [s.yaml]\n{moved}\n",
+            "base/s.yaml": PLACED,
+            "kustomization.yaml": "resources: [base]\npatches: [{path: p.yaml}]\n",
+            "p.yaml": f"apiVersion: v1\nkind: Service\nmetadata: {{name: web, {named}}}\n"
+            "spec: {type: ClusterIP}\n",
+        },
+    )
+    if found:
+        (service,) = render(tmp_path)
+        assert service["spec"]["type"] == "ClusterIP"
+    else:
+        with pytest.raises(KustomizationError, match="the patch names Service 'web'"):
+            render(tmp_path)
+    if shutil.which("kubectl"):
+        command = ["kubectl", "kustomize", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert (done.returncode == 0) is found
+
+
 @needs_kubectl
 @pytest.mark.parametrize(
     "name", ["base", *(f"overlays/{o}" for o in OVERLAYS), *(f"tests/{c}" for c in COMBINATIONS)]

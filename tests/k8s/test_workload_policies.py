@@ -92,6 +92,19 @@ def test_gpu_backend_asks_for_one_gpu_and_tolerates_its_taint() -> None:
     assert spec["containers"][0]["image"] == f"{OWN_IMAGES}gpu-backend-cuda:0.1.0"
 
 
+def test_gpu_ollama_has_a_gpu_and_its_model_comes_to_the_same_node() -> None:
+    objects = load("gpu")
+    spec = objects.get("Deployment", "ollama")["spec"]["template"]["spec"]
+    resources = spec["containers"][0]["resources"]
+    assert resources["limits"] == {"memory": "8Gi", "nvidia.com/gpu": "1"}
+    job = objects.get("Job", "ollama-pull-model")["spec"]["template"]["spec"]
+    assert job["tolerations"] == spec["tolerations"]
+    (affinity,) = job["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    labels = objects.get("Deployment", "ollama")["spec"]["template"]["metadata"]["labels"]
+    assert affinity["labelSelector"]["matchLabels"].items() <= labels.items()
+    assert "nvidia.com/gpu" not in job["containers"][0]["resources"]["limits"]
+
+
 def test_store_holds_the_largest_cache_and_spool_that_the_edge_may_keep() -> None:
     """A full store refuses writes: the edge's own bounds must fit into it with room to spare."""
     variables = tomllib.loads((REPOSITORY / "spin.toml").read_text())["variables"]
