@@ -24,13 +24,14 @@ from .credentials import (
     api_keys_secret,
     chat_upstream_secret,
     create_secrets,
+    store_secrets_wanted,
     write_secret,
 )
 from .doctor import Level, examine
 from .errors import DeploymentError, HistoryError, PreconditionError
 from .history import History, Revision
 from .objects import Ref
-from .planning import Action, Plan, make_plan
+from .planning import Action, Plan, ensure_applicable, make_plan
 from .release import add_checksums, namespace_of, placeholders, prepare
 from .rollout import Options, roll_out
 from .smoke import smoke
@@ -102,6 +103,8 @@ def _plan(context: Context) -> int:
 def _apply(context: Context) -> int:
     cluster, manifests = context.cluster(), context.manifests()
     plan, _ = _planned(context, cluster, manifests)
+    # Before the plan is shown: where nothing will be done, only the reasons matter.
+    ensure_applicable(plan)
     _show_plan(context, plan, diffs=False)
     namespace = namespace_of(manifests)
     revision = _rolled_out(context, cluster, plan, context.arguments.overlay, namespace)
@@ -121,6 +124,7 @@ def _rollback(context: Context) -> int:
     manifests = list(target.manifests)
     add_checksums(manifests, cluster)
     plan = make_plan(cluster, manifests, latest.refs, force=context.arguments.force_conflicts)
+    ensure_applicable(plan)
     context.console.say(f"back to revision {target.number} ({target.overlay}):")
     _show_plan(context, plan, diffs=False)
     label = f"{target.overlay} (as revision {target.number})"
@@ -157,6 +161,9 @@ def _secrets(context: Context) -> int:
             secret = make(namespace, _read(path))
             write_secret(cluster, secret)
             context.console.good(f"  + {Ref.of(secret)} written")
+    if not store_secrets_wanted(manifests):
+        context.console.say("the overlay holds the store's secrets itself: none are made")
+        return 0
     names = create_secrets(cluster, namespace, rotate=context.arguments.rotate)
     for name in names:
         context.console.good(f"  + Secret/{name} written")

@@ -14,7 +14,7 @@ from kustomization import Manifest
 
 from .cluster import Cluster
 from .errors import PreconditionError
-from .objects import Ref
+from .objects import Ref, secret_names
 from .ownership import PART_OF, Owner, managers_of, owner_of
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "chat_upstream_secret",
     "create_secrets",
     "store_secrets",
+    "store_secrets_wanted",
     "write_secret",
 ]
 
@@ -50,6 +51,12 @@ def store_secrets(namespace: str, password: str) -> list[Manifest]:
         value = template.format(password=password, password_sha256=digest)
         manifests.append(_secret(namespace, name, key, value))
     return manifests
+
+
+def store_secrets_wanted(manifests: Sequence[Manifest]) -> bool:
+    """Say whether a release takes the store's Secrets from the cluster, not from its overlay."""
+    wanted = {name for manifest in manifests for name in secret_names(manifest)}
+    return any(name in wanted for name, _ in STORE_SECRETS)
 
 
 def _secret(namespace: str, name: str, key: str, value: str) -> Manifest:

@@ -271,6 +271,12 @@ def one_gpu(world: World) -> None:
         ),
         (
             "gpu",
+            forbidden("list", "secrets"),
+            "MISSING rights: this user may not list secrets",
+            "docs/deploy.md, section Permissions",
+        ),
+        (
+            "gpu",
             forbidden("list", "nodes"),
             "warn    GPUs that the pods ask for: cannot be looked at: nodes is forbidden",
             "",

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from deployment.objects import secret_names
+from k8s.conftest import World
 from k8s.network import Pod, flows
 from k8s.rendered import COMBINATIONS, COMPONENTS, OVERLAYS, REPOSITORY, SPINKUBE, load
 
@@ -83,6 +84,47 @@ def test_role_covers_every_kind_that_is_applied() -> None:
             plural = plural.replace("ingresss", "ingresses")
             assert plural in rule["resources"], manifest["kind"]
             assert manifest["apiVersion"].rpartition("/")[0] in rule["apiGroups"]
+
+
+class OnlyDocumented(set[tuple[str, str]]):
+    """Forbids what the document does not grant."""
+
+    def __init__(self) -> None:
+        found = re.search(r"```yaml\n(apiVersion: rbac.*?)```", TEXT, re.DOTALL)
+        assert found is not None
+        self.granted = {
+            (verb, resource)
+            for rule in yaml.safe_load(found[1])["rules"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+        # "Cluster-wide: get, create, patch on …"
+        for resource in ("namespaces", "runtimeclasses", "shims"):
+            assert f"`{resource}`" in section("Ports, secrets and permissions")
+            self.granted |= {(verb, resource) for verb in ("get", "create", "patch")}
+        # Every user may ask what they may (the ClusterRole system:basic-user).
+        self.granted.add(("create", "selfsubjectaccessreviews"))
+
+    def __contains__(self, wanted: object) -> bool:
+        return wanted not in self.granted
+
+
+@pytest.mark.parametrize("overlay", ["dev", "spinkube/tests/gpu-ollama-rcm"])
+def test_rights_documented_suffice_for_every_command(world: World, overlay: str) -> None:
+    world.api.install("runtime-class-manager")
+    world.api.forbidden = OnlyDocumented()
+    images = ["edge=me/edge", "gpu-backend=me/backend", "gpu-backend-cuda=me/backend"]
+    names = images[:2] if overlay == "dev" else [images[0], images[2]]
+    for version in (1, 2):
+        chosen = [word for name in names for word in ("--image", f"{name}:{version}")]
+        for command in ("secrets", "plan", "apply"):
+            code, output = world.deploy(command, overlay, *chosen)
+            assert code == 0, output
+    for command in ("status", "rollback"):
+        code, output = world.deploy(command)
+        assert code == 0, output
+    _, output = world.deploy("doctor", overlay, *chosen)
+    assert "ok      rights: all " in output
 
 
 def test_overlays_and_components_are_all_described() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from deployment.cluster import Cluster
 from deployment.credentials import API_KEYS
+from deployment.errors import AccessError
 from deployment.objects import Ref, secret_command, secret_names
+from deployment.ownership import SHARED_KINDS, Owner, owner_of
 from deployment.release import namespace_of
 from kustomization import Manifest
 
@@ -91,18 +93,20 @@ def _check_api_keys(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator
 def _check_rights(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Finding]:
     """What this user may do, asked of the API server."""
     namespace = namespace_of(manifests)
-    wanted: dict[tuple[str, str, str], None] = {}
+    wanted: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for manifest in manifests:
         ref = Ref.of(manifest)
         if cluster.serves(ref):
-            wanted[ref.group, cluster.resource(ref).plural, ref.namespace] = None
+            key = ref.group, cluster.resource(ref).plural, ref.namespace
+            wanted[key] = _verbs_for(cluster, manifest)
     # Revisions are Secrets; the rest is looked at when something does not become ready.
-    for plural in ("secrets", *LOOKED_AT):
-        wanted["", plural, namespace] = None
+    wanted["", "secrets", namespace] = ("list", *APPLY_VERBS)
+    for plural in LOOKED_AT:
+        wanted["", plural, namespace] = LOOK_VERBS
     refused = [
         f"{verb} {plural}{f'.{group}' if group else ''}"
-        for group, plural, where in wanted
-        for verb in (LOOK_VERBS if plural in LOOKED_AT else APPLY_VERBS)
+        for (group, plural, where), verbs in wanted.items()
+        for verb in verbs
         if not _may(cluster, verb, group, plural, where)
     ]
     if refused:
@@ -111,6 +115,19 @@ def _check_rights(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[F
         yield Finding(Level.MISSING, "rights", message, fix)
     else:
         yield ok("rights", f"all {len(wanted)} resources may be read and written")
+
+
+def _verbs_for(cluster: Cluster, manifest: Manifest) -> tuple[str, ...]:
+    """What is done to an object of a release: one that others share is never deleted."""
+    if manifest["kind"] not in SHARED_KINDS:
+        return APPLY_VERBS
+    try:
+        live = cluster.find(Ref.of(manifest))
+    except AccessError:
+        live = None
+    if live is not None and owner_of(live, manifest) is Owner.SHARED:
+        return ("get",)
+    return ("get", "create", "patch")
 
 
 def _may(cluster: Cluster, verb: str, group: str, plural: str, namespace: str) -> bool:
