@@ -93,7 +93,7 @@ def _render(context: Context) -> int:
 
 def _plan(context: Context) -> int:
     cluster, manifests = context.cluster(), context.manifests()
-    plan, _ = _planned(context, cluster, manifests)
+    plan = _planned(context, cluster, manifests)
     _show_plan(context, plan)
     if context.arguments.exit_code and (plan.pending or plan.blocked):
         return CHANGES_FOUND
@@ -102,7 +102,7 @@ def _plan(context: Context) -> int:
 
 def _apply(context: Context) -> int:
     cluster, manifests = context.cluster(), context.manifests()
-    plan, _ = _planned(context, cluster, manifests)
+    plan = _planned(context, cluster, manifests)
     # Before the plan is shown: where nothing will be done, only the reasons matter.
     ensure_applicable(plan)
     _show_plan(context, plan, diffs=False)
@@ -123,7 +123,7 @@ def _rollback(context: Context) -> int:
     target = history.before(latest) if wanted is None else history.find(wanted)
     manifests = list(target.manifests)
     add_checksums(manifests, cluster)
-    plan = make_plan(cluster, manifests, latest.refs, force=context.arguments.force_conflicts)
+    plan = make_plan(cluster, manifests, history.applied(), force=context.arguments.force_conflicts)
     ensure_applicable(plan)
     context.console.say(f"back to revision {target.number} ({target.overlay}):")
     _show_plan(context, plan, diffs=False)
@@ -202,28 +202,24 @@ def _doctor(context: Context) -> int:
     return 0
 
 
-def _planned(
-    context: Context, cluster: Cluster, manifests: list[Manifest]
-) -> tuple[Plan, Sequence[Revision]]:
+def _planned(context: Context, cluster: Cluster, manifests: list[Manifest]) -> Plan:
     arguments, namespace = context.arguments, namespace_of(manifests)
     examples = placeholders(manifests)
     add_checksums(manifests, cluster)
-    revisions = _known_revisions(cluster, namespace)
-    previous = revisions[0].refs if revisions else []
     plan = make_plan(
         cluster,
         manifests,
-        previous,
+        _applied(cluster, namespace),
         adopt=arguments.adopt,
         force=arguments.force_conflicts,
     )
-    return Plan(plan.changes, [*examples, *plan.problems]), revisions
+    return Plan(plan.changes, [*examples, *plan.problems])
 
 
-def _known_revisions(cluster: Cluster, namespace: str) -> Sequence[Revision]:
+def _applied(cluster: Cluster, namespace: str) -> list[Ref]:
     if cluster.find(Ref("v1", "Namespace", "", namespace)) is None:
         return []
-    return History(cluster, namespace).revisions()
+    return History(cluster, namespace).applied()
 
 
 def _rolled_out(

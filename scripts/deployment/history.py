@@ -70,6 +70,16 @@ class History:
         found = [_read(one) for one in self._cluster.select(like, labels=labels)]
         return sorted(found, key=lambda one: one.number, reverse=True)
 
+    def applied(self) -> list[Ref]:
+        """Every object that may be there by what was applied, whether it became ready or not."""
+        found: dict[Ref, None] = {}
+        for one in self.revisions():
+            found |= dict.fromkeys(one.refs)
+            if one.state is State.DEPLOYED:
+                # What was there before it and was no longer wanted went when it was ready.
+                break
+        return list(found)
+
     def find(self, number: int) -> Revision:
         """Raises `HistoryError` where the revision is not kept."""
         revisions = self.revisions()

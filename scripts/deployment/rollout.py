@@ -22,6 +22,7 @@ __all__ = ["Options", "apply_plan", "roll_out", "wait_until_ready"]
 
 POLL_S = 2.0
 DELETION_TIMEOUT_S = 60.0
+AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
 TOLERATED_FAILURES = 15
 """Looks in a row that the API server may refuse (half a minute) before waiting is given up."""
 
@@ -63,9 +64,11 @@ def roll_out(
     apply_plan(cluster, _namespaces(plan), options, clock, console)
     history = History(cluster, namespace)
     revision = history.begin(overlay, desired, clock.now())
+    first, rest, last = _in_steps(plan)
     try:
-        apply_plan(cluster, _others(plan), options, clock, console)
+        apply_plan(cluster, [*first, *rest], options, clock, console)
         wait_until_ready(cluster, desired, options.timeout_s, clock=clock, console=console)
+        apply_plan(cluster, last, options, clock, console)
     except BaseException:
         # Ctrl-C too: what was begun and not seen to be ready is not good to roll back to.
         with contextlib.suppress(DeploymentError):
@@ -79,8 +82,17 @@ def _namespaces(plan: Plan) -> list[Change]:
     return [change for change in plan.pending if change.ref.kind == "Namespace"]
 
 
-def _others(plan: Plan) -> list[Change]:
-    return [change for change in plan.pending if change.ref.kind != "Namespace"]
+def _in_steps(plan: Plan) -> tuple[list[Change], list[Change], list[Change]]:
+    """What goes before anything changes, what changes, and what goes when all is ready.
+
+    Old pods need their settings until new ones have taken over; an autoscaler that stayed would
+    work against the replicas that the release sets.
+    """
+    pending = [change for change in plan.pending if change.ref.kind != "Namespace"]
+    gone = [change for change in pending if change.action is Action.PRUNE]
+    first = [change for change in gone if change.ref.kind in AUTOSCALERS]
+    last = [change for change in gone if change.ref.kind not in AUTOSCALERS]
+    return first, [change for change in pending if change.action is not Action.PRUNE], last
 
 
 def apply_plan(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from k8s.conftest import World
+from k8s.rendered import SPINKUBE, write_combination
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,54 @@ def test_rollback_removes_what_the_older_release_did_not_have(world: World) -> N
     assert code == 0, output
     names = {one["metadata"]["name"] for one in world.api.of_kind("Secret")}
     assert not [name for name in names if name.startswith("redis-users-")]
+
+
+def settings_of(world: World) -> set[str]:
+    names = {one["metadata"]["name"] for one in world.api.of_kind("ConfigMap")}
+    return {name for name in names if name.startswith("gpu-backend-settings-")}
+
+
+def test_apply_that_fails_leaves_old_pods_their_settings_and_the_next_clears_them(
+    world: World, tmp_path: Path
+) -> None:
+    def changed(setting: str) -> str:
+        folder = tmp_path / setting
+        folder.mkdir()
+        (folder / "kustomization.yaml").write_text(
+            f"resources: [{os.path.relpath(SPINKUBE / 'overlays/dev', folder)}]\n"
+            "configMapGenerator: [{name: gpu-backend-settings, namespace: inference-anywhere, "
+            f"behavior: merge, literals: [{setting}]}}]\n"
+        )
+        return str(folder)
+
+    world.deploy("apply", "dev")
+    (old,) = settings_of(world)
+    world.controllers.broken["gpu-backend"] = "crash"
+    code, _ = world.deploy("apply", changed("BACKEND_MAX_QUEUE=1"), "--timeout", "9")
+    assert code == 1
+    assert old in settings_of(world)
+    assert len(settings_of(world)) == 2
+    world.controllers.broken.clear()
+    code, output = world.deploy("apply", changed("BACKEND_MAX_QUEUE=2"))
+    assert code == 0, output
+    # Both go: that of the release before the one that failed, and the failed one's own.
+    assert len(settings_of(world)) == 1
+    assert old not in settings_of(world)
+    assert output.index("Deployment/gpu-backend ready") < output.index(f"- ConfigMap/{old} deleted")
+
+
+def test_apply_without_an_autoscaler_takes_it_away_before_it_sets_replicas(
+    world: World, tmp_path: Path
+) -> None:
+    images = ("--image", "edge=me/edge:1", "--image", "gpu-backend=me/backend:1")
+    scaled = write_combination(tmp_path, ("shim-manual", "autoscaling-hpa"))
+    world.deploy("secrets", str(scaled))
+    code, output = world.deploy("apply", str(scaled), *images)
+    assert code == 0, output
+    code, output = world.deploy("apply", "spinkube/tests/smallest", *images)
+    assert code == 0, output
+    gone = output.index("- HorizontalPodAutoscaler/gpu-backend deleted")
+    assert gone < output.index("~ Deployment/gpu-backend updated")
 
 
 def test_rollback_with_nothing_before_says_so(world: World) -> None:
