@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,38 +178,58 @@ def index_is_reachable() -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.slow
-def test_cpu_image_install_steps_make_a_backend_that_answers(tmp_path: Path) -> None:
-    """Without a Docker engine: the build stage's commands in a folder, its result started."""
+@dataclass(frozen=True)
+class Machine:
+    """A folder that stands for the image while its instructions run as plain commands."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path) -> Machine:
+        base = root / "base"
+        subprocess.run([sys.executable, "-m", "venv", str(base)], check=True, timeout=120)
+        return cls(root)
+
+    def run_stage(self, name: str, stage: str) -> None:
+        """Carry out the COPY and RUN instructions of a stage."""
+        for one in instructions(name):
+            if one.stage == stage and one.name == "COPY":
+                *sources, target = one.text.split()
+                for source in sources:
+                    copy(REPOSITORY / source, self.root / "build" / target, source)
+            if one.stage == stage and one.name == "RUN":
+                self._run(one.text)
+
+    def _run(self, command: str) -> None:
+        for folder in ("opt", "build"):
+            command = command.replace(f"/{folder}/", f"{self.root / folder}/")
+        path = f"{self.root / 'base' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        environment.pop("PYTHONPATH", None)
+        build = self.root / "build"
+        build.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["sh", "-ec", command],
+            cwd=build,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def cpu_image(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The CPU image's build stage, carried out without a Docker engine."""
     if sys.version_info[:2] != (3, 11):
         pytest.skip("the image has Python 3.11")
     if not index_is_reachable():
         pytest.skip("no package index can be reached: the image could not be built either")
-    build, opt, base = tmp_path / "build", tmp_path / "opt", tmp_path / "base"
-    subprocess.run([sys.executable, "-m", "venv", str(base)], check=True, timeout=120)
-    path = f"{base / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    env.pop("PYTHONPATH", None)
-    for one in instructions("Dockerfile"):
-        if one.stage != "build":
-            continue
-        if one.name == "COPY":
-            *sources, target = one.text.split()
-            for source in sources:
-                copy(REPOSITORY / source, build / target, source)
-        if one.name == "RUN":
-            command = one.text.replace("/opt/", f"{opt}/").replace("/build/", f"{build}/")
-            done = subprocess.run(
-                ["sh", "-ec", command],
-                cwd=build if build.exists() else tmp_path,
-                env=env,
-                capture_output=True,
-                text=True,
-                timeout=INSTALL_TIMEOUT_S,
-                check=False,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-    assert_answers(opt / "venv" / "bin" / "python", tmp_path)
+    machine = Machine.make(tmp_path_factory.mktemp("image"))
+    machine.run_stage("Dockerfile", "build")
+    return machine
 
 
 def copy(source: Path, target: Path, name: str) -> None:
@@ -218,16 +240,54 @@ def copy(source: Path, target: Path, name: str) -> None:
         shutil.copy(source, target / Path(name).name)
 
 
-def assert_answers(python: Path, folder: Path) -> None:
-    env = {
+@pytest.mark.slow
+def test_cpu_image_install_steps_make_a_backend_that_answers(cpu_image: Machine) -> None:
+    """The entry point starts it, the route answers, and the health check tells both ways."""
+    python = cpu_image.root / "opt" / "venv" / "bin" / "python"
+    entry = json.loads(of_stage("Dockerfile", "run", "ENTRYPOINT")[0])
+    with backend(python, entry[1:]) as address:
+        with urllib.request.urlopen(f"http://{address}/v2/health/live", timeout=30) as answer:
+            assert answer.status == 200
+        port = address.rpartition(":")[2]
+        assert health(python, port) == 0
+    assert health(python, port) == 1
+
+
+def health(python: Path, port: str) -> int:
+    """The exit code of the image's health check, asking another port."""
+    (check,) = of_stage("Dockerfile", "run", "HEALTHCHECK")
+    _, *arguments = json.loads(check.partition(" CMD ")[2])
+    command = [str(python), *(one.replace(":8080/", f":{port}/") for one in arguments)]
+    assert any(f":{port}/" in word for word in command)
+    return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode
+
+
+@pytest.mark.slow
+def test_cpu_image_bill_of_materials_names_what_is_installed(cpu_image: Machine) -> None:
+    cpu_image.run_stage("Dockerfile", "bill")
+    bill = json.loads((cpu_image.root / "opt" / "sbom.cdx.json").read_text())
+    assert bill["bomFormat"] == "CycloneDX"
+    found = {one["name"].lower().replace("_", "-"): one["version"] for one in bill["components"]}
+    pins = (REPOSITORY / "requirements/host.txt").read_text()
+    for name in ("onnxruntime", "onnxruntime-genai", "starlette", "opentelemetry-sdk"):
+        assert name in found
+    assert f"onnxruntime=={found['onnxruntime']}" in pins.split()
+    assert found["gpu-backend"] == "0.1.0"
+    assert not {"pip", "hatchling", "pytest"} & set(found)
+
+
+@contextlib.contextmanager
+def backend(python: Path, arguments: list[str]) -> Iterator[str]:
+    """A backend that listens; yields its address."""
+    environment = {
         "PATH": os.environ["PATH"],
         "BACKEND_LISTEN": "127.0.0.1:0",
         "BACKEND_MODELS": str(FOLDER / "models"),
     }
     with subprocess.Popen(
-        [python, "-m", "gpu_backend"],
-        cwd=folder,
-        env=env,
+        [python, *arguments],
+        cwd=python.parent,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -243,8 +303,7 @@ def assert_answers(python: Path, folder: Path) -> None:
                 None,
             )
             assert address is not None, "the backend ends without saying where it listens"
-            with urllib.request.urlopen(f"http://{address}/v2/health/live", timeout=30) as answer:
-                assert answer.status == 200
+            yield address
         finally:
             process.terminate()
             process.wait(30)
