@@ -6,11 +6,13 @@ stands in.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +20,7 @@ import redis
 from k8s.rendered import SPINKUBE, load
 
 SERVER = shutil.which("valkey-server") or shutil.which("redis-server")
+CLIENT = shutil.which("valkey-cli") or shutil.which("redis-cli")
 PASSWORD = "a password of the test"
 
 pytestmark = pytest.mark.skipif(
@@ -91,6 +94,28 @@ def test_probe_user_may_only_ping(port: int) -> None:
         assert probe.ping() is True
         with pytest.raises(redis.exceptions.NoPermissionError):
             probe.get("key")
+
+
+def probe(folder: Path, port: int) -> int:
+    """The exit code of the StatefulSet's probe, its client told another port."""
+    container = load("base").get("StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
+    command = container[0]["readinessProbe"]["exec"]["command"]
+    assert command == container[0]["livenessProbe"]["exec"]["command"]
+    client = folder / "valkey-cli"
+    client.write_text(f'#!/bin/sh\nexec {CLIENT} -p {port} "$@"\n')
+    client.chmod(0o755)
+    env = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, env=env, capture_output=True, timeout=30, check=False).returncode
+
+
+@pytest.mark.skipif(CLIENT is None, reason="neither valkey-cli nor redis-cli is on PATH")
+def test_probe_of_the_manifest_tells_a_server_that_answers_from_one_that_does_not(
+    port: int, tmp_path: Path
+) -> None:
+    assert probe(tmp_path, port) == 0
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert probe(tmp_path, unused.getsockname()[1]) == 1
 
 
 def test_stranger_is_refused(port: int) -> None:
