@@ -16,11 +16,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from k8s.rendered import SPINKUBE, load
 
 SERVER = shutil.which("valkey-server") or shutil.which("redis-server")
 CLIENT = shutil.which("valkey-cli") or shutil.which("redis-cli")
+# The client takes a refusal for a connection that failed, and tries again for ten seconds.
+AT_ONCE = Retry(NoBackoff(), 0)
 PASSWORD = "a password of the test"
 
 pytestmark = pytest.mark.skipif(
@@ -120,12 +124,12 @@ def test_probe_of_the_manifest_tells_a_server_that_answers_from_one_that_does_no
 
 def test_stranger_is_refused(port: int) -> None:
     with (
-        redis.Redis(port=port) as stranger,
+        redis.Redis(port=port, retry=AT_ONCE) as stranger,
         pytest.raises(redis.exceptions.AuthenticationError),
     ):
         stranger.ping()
     with (
-        redis.Redis(port=port, username="edge", password="wrong") as impostor,
+        redis.Redis(port=port, username="edge", password="wrong", retry=AT_ONCE) as impostor,
         pytest.raises(redis.exceptions.AuthenticationError),
     ):
         impostor.ping()
