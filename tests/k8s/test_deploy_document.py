@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import re
+import shlex
+from typing import Any
 
 import pytest
 import yaml
 
-from deployment.objects import secret_names
+from deployment.cluster import Cluster
+from deployment.objects import Ref, secret_names
 from k8s.conftest import World
 from k8s.network import Pod, flows
+from k8s.object_schemas import KUBERNETES_VERSIONS, faults
 from k8s.rendered import COMBINATIONS, COMPONENTS, OVERLAYS, REPOSITORY, SPINKUBE, load
+from k8s.spin_operator import admission_faults, built_deployment, built_service
 
 TEXT = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
 EVERYTHING = ["base", *OVERLAYS, *COMBINATIONS]
@@ -147,3 +154,103 @@ def test_links_inside_the_document_lead_somewhere() -> None:
         if line.startswith("#")
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
+
+
+def scaffolded(arguments: list[str]) -> list[dict[str, Any]]:
+    """What `spin kube scaffold` writes.
+
+    Source:
+        spinframework/spin-plugin-kube, pkg/cmd/scaffold.go, restated for the options in use here.
+    """
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    image = options.pop("--from")
+    name = image.rpartition("/")[2].partition(":")[0]
+    variable, _, value = options.pop("--variable").partition("=")
+    config = (REPOSITORY / options.pop("--runtime-config-file")).read_bytes()
+    app = {
+        "apiVersion": "core.spinkube.dev/v1alpha1",
+        "kind": "SpinApp",
+        "metadata": {"name": name},
+        "spec": {
+            "image": image,
+            "executor": "containerd-shim-spin",
+            "replicas": int(options.pop("--replicas")),
+            "variables": [{"name": variable, "value": value}],
+            "resources": {
+                "limits": {"memory": options.pop("--memory-limit")},
+                "requests": {
+                    "cpu": options.pop("--cpu-request"),
+                    "memory": options.pop("--memory-request"),
+                },
+            },
+            "runtimeConfig": {"loadFromSecret": f"{name}-runtime-config"},
+        },
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": f"{name}-runtime-config"},
+        "type": "Opaque",
+        "data": {"runtime-config.toml": base64.b64encode(config).decode()},
+    }
+    assert options == {}
+    return [app, secret]
+
+
+def test_scaffold_writes_what_the_document_shows_and_a_cluster_would_take_it() -> None:
+    text = section("`spin kube`")
+    (command,) = re.findall(r"^spin kube scaffold (.*)$", text, re.MULTILINE)
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    app, secret = scaffolded(shlex.split(command))
+    documented = list(yaml.safe_load_all(shown))
+    cut = documented[1]["data"]["runtime-config.toml"]
+    assert secret["data"]["runtime-config.toml"].startswith(cut.removesuffix("…"))
+    documented[1]["data"] = secret["data"]
+    assert documented == [app, secret]
+    for one in (app, secret):
+        one["metadata"]["namespace"] = "inference-anywhere"
+    executor = load("dev").get("SpinAppExecutor", "containerd-shim-spin")
+    assert admission_faults(app, [executor]) == []
+    built = [built_deployment(app, executor), built_service(app)]
+    for one in (app, secret, *built):
+        assert faults(one, KUBERNETES_VERSIONS[-1]) == []
+
+
+def test_scaffold_lacks_exactly_what_the_document_says() -> None:
+    text = section("`spin kube`")
+    (command,) = re.findall(r"^spin kube scaffold (.*)$", text, re.MULTILINE)
+    ours = load("dev").get("SpinApp", "inference-anywhere")["spec"]
+    missing = set(ours) - set(scaffolded(shlex.split(command))[0]["spec"])
+    _, _, said = text.partition("What `spinkube/base/edge.yaml` adds:")
+    named = set(re.findall(r"`(\w+)`", said)) & set(ours)
+    assert named == missing | {"variables"}
+
+
+def test_spin_kube_deploy_changes_the_image_and_leaves_the_rest(world: World) -> None:
+    assert world.deploy("apply", "dev")[0] == 0
+    before = world.api.get_object("SpinApp", "inference-anywhere")["spec"]["variables"]
+    # Source: spinframework/spin-plugin-kube, pkg/cmd/deploy.go and pkg/kube: a forced apply.
+    spec = {"image": "localhost:5001/inference-anywhere:try", "replicas": 1}
+    theirs = {
+        "apiVersion": "core.spinkube.dev/v1alpha1",
+        "kind": "SpinApp",
+        "metadata": {"name": "inference-anywhere", "namespace": "inference-anywhere"},
+        "spec": {**spec, "executor": "containerd-shim-spin"},
+    }
+    with contextlib.closing(Cluster.connect(str(world.kubeconfig))) as cluster:
+        cluster.request(
+            "PATCH",
+            cluster.path(Ref.of(theirs)),
+            query={"fieldManager": "spin-plugin-kube", "force": "true"},
+            body=theirs,
+            content_type="application/apply-patch+yaml",
+        )
+    live = world.api.get_object("SpinApp", "inference-anywhere")["spec"]
+    assert (live["image"], live["variables"]) == (spec["image"], before)
+    code, output = world.deploy("apply", "dev")
+    assert code == 1
+    assert 'conflict with "spin-plugin-kube": .spec.image' in output
+    code, output = world.deploy("apply", "dev", "--force-conflicts")
+    assert code == 0, output
+    live = world.api.get_object("SpinApp", "inference-anywhere")["spec"]
+    assert live["image"] == "localhost:5001/inference-anywhere/edge:dev"
