@@ -148,7 +148,9 @@ def measure(
     # The host's compare-and-swap is a script; Redis counts its GET and its SET as well. Spin's is a
     # WATCH on a connection of its own, which the model prices apart.
     swaps = new.get("evalsha", 0)
-    return Cost(*each, (sum(new.values()) - 3 * swaps) / REQUESTS, swaps / REQUESTS)
+    plain = (sum(new.values()) - 3 * swaps) / REQUESTS
+    edge_ms, backend_ms, store_ms = each
+    return Cost(edge_ms, backend_ms, store_ms, plain, swaps / REQUESTS)
 
 
 def idle_share(pid: int, seconds: float = 1.0) -> float:
