@@ -51,9 +51,11 @@ PROVIDERS: Mapping[str, str] = {
     "spin-operator/releases/download/v0.6.1/spin-operator.crds.yaml, then its Helm chart",
     "runtime.spinkube.dev": "runtime-class-manager: helm install rcm --namespace rcm "
     "--create-namespace --version 0.2.0 oci://ghcr.io/spinframework/charts/runtime-class-manager",
-    "keda.sh": "KEDA: helm install keda kedacore/keda --namespace keda --create-namespace",
+    "keda.sh": "KEDA: helm install keda keda --repo https://kedacore.github.io/charts "
+    "--namespace keda --create-namespace",
     "monitoring.coreos.com": "the Prometheus operator: helm install monitoring "
-    "prometheus-community/kube-prometheus-stack --namespace monitoring --create-namespace",
+    "kube-prometheus-stack --repo https://prometheus-community.github.io/helm-charts "
+    "--namespace monitoring --create-namespace",
     "gateway.networking.k8s.io": "the Gateway API: kubectl apply -f https://github.com/"
     "kubernetes-sigs/gateway-api/releases/download/v1.6.1/standard-install.yaml",
     "cert-manager.io": "cert-manager: kubectl apply -f https://github.com/cert-manager/"

@@ -39,8 +39,8 @@ def _check_gpus(cluster: Cluster, manifests: Sequence[Manifest]) -> Iterator[Fin
     )
     if allocatable == 0:
         fix = (
-            "helm install gpu-operator nvidia/gpu-operator --namespace gpu-operator "
-            "--create-namespace   (it brings the device plugin)"
+            "helm install gpu-operator gpu-operator --repo https://helm.ngc.nvidia.com/nvidia "
+            "--namespace gpu-operator --create-namespace   (it brings the device plugin)"
         )
         yield Finding(Level.MISSING, "GPUs", "no node offers nvidia.com/gpu", fix)
     elif allocatable < wanted:
