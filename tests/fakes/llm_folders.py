@@ -15,13 +15,24 @@ from gpu_backend.llm.genai import GUIDANCE
 from gpu_backend.llm.genai_folder import read_genai_folder
 from gpu_backend.llm.manifest import GenerationLimits
 
-__all__ = ["FAMILIES", "FAMILY_ROOT", "TINY_DOCS", "genai_greedy", "make_embedded", "plain_logits"]
+__all__ = [
+    "FAMILIES",
+    "FAMILY_ROOT",
+    "PAGED",
+    "TINY_DOCS",
+    "genai_greedy",
+    "make_embedded",
+    "plain_logits",
+]
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 FAMILY_ROOT = _REPOSITORY / "tests" / "data" / "genai"
 
 FAMILIES = ("llama", "phi", "phi3", "qwen2", "qwen3")
+
+PAGED = FAMILY_ROOT / "paged"
+"""Built as for GenAI's paged engine, but of plain operators: its path runs on CPU."""
 
 TINY_DOCS = _REPOSITORY / "gpu-backend" / "models" / "tiny-docs" / "1"
 
@@ -34,7 +45,7 @@ def make_embedded(path: Path, limits: GenerationLimits | None = None) -> Embedde
         "onnxruntime-genai",
         context_length=folder.context_length,
         template=folder.chat_template,
-        capabilities=Capabilities(logprobs=True, formats=frozenset(GUIDANCE)),
+        capabilities=Capabilities(logprobs=not folder.paged, formats=frozenset(GUIDANCE)),
     )
     return EmbeddedEngine(card, folder, limits or GenerationLimits(), threads=1)
 

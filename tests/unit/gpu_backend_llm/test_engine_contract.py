@@ -1,4 +1,4 @@
-"""One contract for every engine: batched, GenAI's own, Ollama and OpenAI-compatible servers."""
+"""One contract for every engine: batched, GenAI's two, Ollama and OpenAI-compatible servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from fakes.llm_folders import FAMILY_ROOT, make_embedded
+from fakes.llm_folders import FAMILY_ROOT, PAGED, make_embedded
 from fakes.llm_upstreams import (
     OLLAMA_CHAT,
     OLLAMA_TAGS,
@@ -36,6 +36,8 @@ class Subject:
 def make(kind: str) -> Subject:
     if kind in ("batched", "genai"):
         return Subject(make_embedded(FAMILY_ROOT / "llama", GenerationLimits(engine=kind)), None)
+    if kind == "paged":
+        return Subject(make_embedded(PAGED), None)
     upstream = Upstream("http://server:8000")
     if kind == "ollama":
         server = ScriptedServer(
@@ -50,7 +52,7 @@ def make(kind: str) -> Subject:
     return Subject(OpenAICompatibleEngine(upstream, transport=server.transport()), server)
 
 
-@pytest_asyncio.fixture(params=["batched", "genai", "ollama", "openai"])
+@pytest_asyncio.fixture(params=["batched", "genai", "paged", "ollama", "openai"])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     it = make(request.param)
     yield it
@@ -108,4 +110,4 @@ async def test_streams_side_by_side_do_not_mix(subject: Subject) -> None:
 
 async def test_cards_name_the_models(subject: Subject) -> None:
     cards = await subject.engine.cards()
-    assert [card.name for card in cards] in (["llama"], ["llama3.2:latest"], ["served"])
+    assert [card.name for card in cards] in (["llama"], ["paged"], ["llama3.2:latest"], ["served"])

@@ -1,8 +1,9 @@
 """Text from ONNX Runtime in this process: loaded when first asked for, then kept.
 
-A folder on CPU is batched continuously (`batched`) where its graph allows that, and served by
-GenAI's generators (`genai`) where not. A text that a grammar constrains always goes to GenAI, which
-has the grammar; its copy of the model is loaded when the first such text comes.
+A folder on CPU is batched continuously (`batched`) where its graph allows that, one that was built
+for paged attention by GenAI's engine (`paged`), and every other by GenAI's generators (`genai`). A
+text that a grammar constrains needs GenAI, which has the grammar; beside `batched`, its copy of the
+model is loaded when the first such text comes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from time import perf_counter
 
 from gpu_backend.errors import InvalidInputError, ModelInvalidError, ModelNotReadyError
 from gpu_backend.llm.batched import BatchedDecoder, BatchedOptions, why_not_batched
-from gpu_backend.llm.decode_loop import DecodeLoop, StepDecoder
+from gpu_backend.llm.decode_loop import DecodeLoop
 from gpu_backend.llm.engine import (
     Capabilities,
     Chunks,
@@ -24,7 +25,9 @@ from gpu_backend.llm.engine import (
 )
 from gpu_backend.llm.genai import GUIDANCE, GenAIDecoder
 from gpu_backend.llm.genai_folder import GenAIFolder
+from gpu_backend.llm.generation_thread import GenerationThread
 from gpu_backend.llm.manifest import GenerationLimits
+from gpu_backend.llm.paged import EngineLoop, PagedDecoder
 from gpu_backend.llm.sampling import resolve
 from gpu_backend.llm.sequence import Sequence as Text
 from gpu_backend.llm.sequence import Task
@@ -46,7 +49,6 @@ class EmbeddedEngine:
         folder: Its files.
         limits: Bounds.
         threads: Inside one operator, where the limits say nothing.
-        provider: As GenAI calls execution providers.
         verify: Runs before loading, on a thread; raises when the files are not to be served.
     """
 
@@ -57,18 +59,16 @@ class EmbeddedEngine:
         limits: GenerationLimits,
         *,
         threads: int = 0,
-        provider: str = "cpu",
         verify: Callable[[], None] = lambda: None,
     ) -> None:
         self._card = card
         self._folder = folder
         self._limits = limits
         self._threads = limits.intra_op_threads or threads
-        self._provider = provider
         self._verify = verify
         self._lock = asyncio.Lock()
         self._tokenizer: FolderTokenizer | None = None
-        self._loops: dict[str, DecodeLoop] = {}
+        self._loops: dict[str, GenerationThread] = {}
         self._context_length = folder.context_length
         self._idle: asyncio.TimerHandle | None = None
         self._running = 0
@@ -85,11 +85,13 @@ class EmbeddedEngine:
 
     @property
     def kind(self) -> str:
-        """The decoder for texts without a grammar: ``batched`` or ``genai``."""
-        wanted = self._limits.engine
+        """The decoder for texts without a grammar: ``batched``, ``genai`` or ``paged``."""
+        wanted, folder = self._limits.engine, self._folder
         if wanted != "auto":
             return wanted
-        return "genai" if self._provider != "cpu" or why_not_batched(self._folder) else "batched"
+        if folder.paged:
+            return "paged"
+        return "genai" if folder.provider != "cpu" or why_not_batched(folder) else "batched"
 
     async def generate(self, model: str, request: GenerateRequest) -> Chunks:  # noqa: ARG002
         """The text, chunk by chunk."""
@@ -98,7 +100,7 @@ class EmbeddedEngine:
         self._running += 1
         self._stay()
         try:
-            tokenizer, loop = await self._load(self.kind if request.format is None else "genai")
+            tokenizer, loop = await self._load(self._kind_for(request))
             load_s = perf_counter() - started
             task = await self._task(tokenizer, request)
             text = Text(task, tokenizer.decoder(), load_s)
@@ -143,7 +145,7 @@ class EmbeddedEngine:
 
     # -- loading ---------------------------------------------------------------------------------
 
-    async def _load(self, kind: str) -> tuple[FolderTokenizer, DecodeLoop]:
+    async def _load(self, kind: str) -> tuple[FolderTokenizer, GenerationThread]:
         """Tokenizer and loop of `kind`, loaded by whoever comes first.
 
         Raises:
@@ -158,39 +160,63 @@ class EmbeddedEngine:
         assert self._tokenizer is not None
         return self._tokenizer, loop
 
-    async def _make_loop(self, kind: str) -> DecodeLoop:
+    async def _make_loop(self, kind: str) -> GenerationThread:
         started = perf_counter()
         try:
             if self._tokenizer is None:
                 await asyncio.to_thread(self._verify)
                 self._tokenizer = await asyncio.to_thread(FolderTokenizer, self._folder)
-            decoder = await asyncio.to_thread(self._make_decoder, kind, self._tokenizer)
+            loop = await self._start(kind, self._tokenizer)
         except ModelInvalidError as exc:
             raise ModelNotReadyError(
                 f"model {self._card.name!r} cannot serve: {exc.message}"
             ) from exc
-        if isinstance(decoder, BatchedDecoder):
-            self._context_length = decoder.plan.context_length
         _log.info(
             "model %s is loaded (%s) after %.2f s", self._card.name, kind, perf_counter() - started
         )
-        return DecodeLoop(decoder, asyncio.get_running_loop(), f"{self._card.name}-{kind}")
+        return loop
 
-    def _make_decoder(self, kind: str, tokenizer: FolderTokenizer) -> StepDecoder:
-        limits = self._limits
+    async def _start(self, kind: str, tokenizer: FolderTokenizer) -> GenerationThread:
+        running, name = asyncio.get_running_loop(), f"{self._card.name}-{kind}"
+        if kind == "paged":
+            return await self._start_paged(running, name)
         if kind == "batched":
-            reason = why_not_batched(self._folder)
-            if reason:
-                raise ModelInvalidError(f'engine = "batched" is not possible: {reason}')
-            options = BatchedOptions(
-                max_streams=limits.max_streams,
-                context_length=limits.context_length,
-                cache_bytes=limits.cache_mb << 20,
-                prefill_tokens=limits.prefill_tokens,
-                intra_op_threads=self._threads,
+            batched = await asyncio.to_thread(self._make_batched, tokenizer)
+            self._context_length = batched.plan.context_length
+            return DecodeLoop(batched, running, name)
+        streams = self._limits.max_streams
+        single = await asyncio.to_thread(GenAIDecoder, self._folder, tokenizer.tokens, streams)
+        return DecodeLoop(single, running, name)
+
+    async def _start_paged(self, running: asyncio.AbstractEventLoop, name: str) -> EngineLoop:
+        if not self._folder.paged:
+            raise ModelInvalidError(
+                'engine = "paged" is not possible: the folder is not built for paged attention'
             )
-            return BatchedDecoder(self._folder, tokenizer.tokens, options)
-        return GenAIDecoder(self._folder, tokenizer.tokens, limits.max_streams)
+        paged = PagedDecoder(self._folder, self._limits.max_streams)
+        loop = EngineLoop(paged, running, name)
+        await loop.opened()
+        self._context_length = paged.context_length
+        return loop
+
+    def _make_batched(self, tokenizer: FolderTokenizer) -> BatchedDecoder:
+        reason = why_not_batched(self._folder)
+        if reason:
+            raise ModelInvalidError(f'engine = "batched" is not possible: {reason}')
+        limits = self._limits
+        options = BatchedOptions(
+            max_streams=limits.max_streams,
+            context_length=limits.context_length,
+            cache_bytes=limits.cache_mb << 20,
+            prefill_tokens=limits.prefill_tokens,
+            intra_op_threads=self._threads,
+        )
+        return BatchedDecoder(self._folder, tokenizer.tokens, options)
+
+    def _kind_for(self, request: GenerateRequest) -> str:
+        """The decoder for `request`: plain batching knows no grammar."""
+        kind = self.kind
+        return "genai" if kind == "batched" and request.format is not None else kind
 
     # -- one request -----------------------------------------------------------------------------
 
@@ -201,15 +227,19 @@ class EmbeddedEngine:
         form = request.format
         if form is not None and form.kind not in GUIDANCE:
             raise InvalidInputError(f"format {form.kind!r} is not known", param="response_format")
-        sampling = request.sampling
-        if (form is not None or self.kind == "genai") and (
-            sampling.presence_penalty or sampling.frequency_penalty or sampling.logit_bias
-        ):
-            raise InvalidInputError(
-                "presence_penalty, frequency_penalty and logit_bias do not go together with "
-                "response_format, nor with GenAI's own generators",
-                param="presence_penalty",
-            )
+        kind = self._kind_for(request)
+        if kind == "batched":
+            return
+        if kind == "paged" and request.top_logprobs is not None:
+            raise InvalidInputError(f"model {name!r} tells no logprobs", param="logprobs")
+        for option in ("presence_penalty", "frequency_penalty", "logit_bias", "min_p"):
+            if getattr(request.sampling, option):
+                where = "with response_format" if self.kind == "batched" else f"by model {name!r}"
+                raise InvalidInputError(
+                    f"{option} is not supported {where}: GenAI draws the tokens there and has "
+                    "nothing like it",
+                    param=option,
+                )
 
     async def _task(self, tokenizer: FolderTokenizer, request: GenerateRequest) -> Task:
         prompt = await self._encode(tokenizer, request)

@@ -100,6 +100,8 @@ def _card(
         family=folder.family,
         template=folder.chat_template,
         capabilities=Capabilities(
-            chat=bool(folder.chat_template), logprobs=True, formats=frozenset(GUIDANCE)
+            chat=bool(folder.chat_template),
+            logprobs=not folder.paged,  # GenAI's engine tells no probabilities
+            formats=frozenset(GUIDANCE),
         ),
     )

@@ -1,7 +1,8 @@
 """GenAI's own generators, one per text, taking turns on one thread.
 
 This is the way for folders that cannot share executions, for texts that a grammar constrains, and
-for accelerators. On CPU several generators together are no faster than one; taking turns only keeps
+for accelerators where the folder is not built for paged attention. On CPU several generators
+together are no faster than one; taking turns only keeps
 a late request from waiting for the end of an early one.
 """
 
@@ -25,7 +26,7 @@ from gpu_backend.llm.sampling import score
 from gpu_backend.llm.sequence import Drawn, Sequence, Task
 from gpu_backend.llm.token_bytes import TokenBytes
 
-__all__ = ["GUIDANCE", "GenAIDecoder"]
+__all__ = ["GUIDANCE", "GenAIDecoder", "guidance"]
 
 GUIDANCE = {
     "json_object": "json_schema",
@@ -42,34 +43,22 @@ class GenAIDecoder:
     """The generators of one folder.
 
     Args:
-        folder: What is run.
+        folder: What is run, on the execution provider that it names itself.
         tokens: Names tokens in scores.
         max_streams: Texts at a time.
-        provider: As GenAI calls execution providers; None takes what the folder says.
 
     Raises:
         ModelInvalidError: GenAI cannot load the folder.
     """
 
-    def __init__(
-        self,
-        folder: GenAIFolder,
-        tokens: TokenBytes,
-        max_streams: int,
-        provider: str | None = None,
-    ) -> None:
+    def __init__(self, folder: GenAIFolder, tokens: TokenBytes, max_streams: int) -> None:
         import onnxruntime_genai as genai
 
         self._genai = genai
         self._tokens = tokens
         self.max_streams = max_streams
         try:
-            config = genai.Config(str(folder.path))
-            if provider is not None:
-                config.clear_providers()
-                if provider != "cpu":
-                    config.append_provider(provider)
-            self._model = genai.Model(config)
+            self._model = genai.Model(str(folder.path))
         except RuntimeError as exc:
             raise ModelInvalidError(f"GenAI cannot load {folder.path}: {exc}") from exc
         self._generators: dict[Sequence, Any] = {}
@@ -127,7 +116,7 @@ class GenAIDecoder:
                 random_seed=-1 if choice.seed is None else choice.seed & 0x7FFFFFFF,
             )
             if task.format is not None:
-                parameters.set_guidance(GUIDANCE[task.format.kind], _guidance_data(task.format))
+                parameters.set_guidance(*guidance(task.format))
             return genai.Generator(self._model, parameters)
         except RuntimeError as exc:
             raise InvalidInputError(f"GenAI refuses the request: {exc}") from exc
@@ -149,5 +138,6 @@ class GenAIDecoder:
         return Drawn(token, score(exact, token, wanted, self._tokens))
 
 
-def _guidance_data(form: Format) -> str:
-    return form.data or _ANY_OBJECT
+def guidance(form: Format) -> tuple[str, str]:
+    """Kind and data of `form`, in GenAI's words."""
+    return GUIDANCE[form.kind], form.data or _ANY_OBJECT

@@ -35,7 +35,10 @@ class GenAIFolder:
         decoder: The `decoder` table as it is: file names, names of inputs and outputs.
         search: Defaults for sampling.
         chat_template: Jinja; empty when the folder has none.
+        provider: That it was built for, as GenAI calls it; ``cpu`` where it names none.
         paged: Built for the paged attention of GenAI's engine.
+        block_size: Tokens of one block of the paged cache; 0 where the folder does not say.
+        blocks: Of the paged cache; 0 where GenAI takes what memory allows.
     """
 
     path: Path
@@ -50,7 +53,10 @@ class GenAIFolder:
     decoder: Mapping[str, Any]
     search: Mapping[str, Any]
     chat_template: str
-    paged: bool
+    provider: str = "cpu"
+    paged: bool = False
+    block_size: int = 0
+    blocks: int = 0
 
     @property
     def graph(self) -> Path:
@@ -75,6 +81,7 @@ def read_genai_folder(path: Path) -> GenAIFolder:
         model = document["model"]
         decoder = model["decoder"]
         eos = model["eos_token_id"]
+        paging = document.get("engine", {}).get("dynamic_batching")
         return GenAIFolder(
             path=path,
             family=str(model["type"]),
@@ -88,10 +95,19 @@ def read_genai_folder(path: Path) -> GenAIFolder:
             decoder=decoder,
             search=document.get("search", {}),
             chat_template=_chat_template(path),
-            paged="block_table" in decoder.get("inputs", {}) or "engine" in document,
+            provider=_provider(decoder),
+            paged=paging is not None or "block_table" in decoder.get("inputs", {}),
+            block_size=int((paging or {}).get("block_size") or 0),
+            blocks=int((paging or {}).get("num_blocks") or 0),
         )
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise ModelInvalidError(f"{file} cannot be used: {exc!r}") from exc
+
+
+def _provider(decoder: Mapping[str, Any]) -> str:
+    """The first of the folder's provider options: GenAI falls back on none of the others."""
+    options = decoder.get("session_options", {}).get("provider_options") or []
+    return str(next(iter(options[0]), "cpu")).lower() if options else "cpu"
 
 
 def _chat_template(path: Path) -> str:

@@ -52,7 +52,7 @@ class GenerationLimits:
     """Bounds of one model.
 
     Attributes:
-        engine: ``auto``, ``batched`` or ``genai``; only for the embedded runtime.
+        engine: ``auto``, ``batched``, ``genai`` or ``paged``; only for the embedded runtime.
         max_streams: Texts generated at a time.
         max_queue: Requests that may wait for one of them.
         max_wait_s: Longest time a request waits for its first token.
@@ -218,7 +218,7 @@ def _limits(table: Table | None) -> GenerationLimits:
         return plain
     seconds = number(0.1, 86_400, whole=False)
     limits = GenerationLimits(
-        engine=table.take("engine", one_of("auto", "batched", "genai"), plain.engine),
+        engine=table.take("engine", one_of("auto", "batched", "genai", "paged"), plain.engine),
         max_streams=table.take("max_streams", number(1, 1024), plain.max_streams),
         max_queue=table.take("max_queue", number(0, 100_000), plain.max_queue),
         max_wait_s=table.take("max_wait_s", seconds, plain.max_wait_s),
