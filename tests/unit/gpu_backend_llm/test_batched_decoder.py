@@ -182,3 +182,20 @@ def test_cache_move_copies_what_is_used() -> None:
     cache.buffers["k"][1] = 7
     cache.move(1, 0, 3)
     assert cache.buffers["k"][0, 0, :, 0].tolist() == [7, 7, 7, 0]
+
+
+def test_text_that_cannot_begin_leaves_its_row_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench("llama", max_streams=1)
+
+    def fail(*_: object) -> None:
+        raise ValueError("no sampler")
+
+    bad = bench.text(PROMPTS[1])
+    with monkeypatch.context() as patched:
+        patched.setattr("gpu_backend.llm.batched.Sampler", fail)
+        with pytest.raises(ValueError, match="no sampler"):
+            bench.decoder.prefill(bad)
+        bench.decoder.release(bad)
+    text = bench.join(bench.text(PROMPTS[0]))
+    bench.step(text)
+    assert bench.drawn[text] == genai_greedy(bench.path, PROMPTS[:1], COUNT)[0][:2]

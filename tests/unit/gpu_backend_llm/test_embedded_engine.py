@@ -269,3 +269,38 @@ async def test_folder_without_its_graph_is_not_ready(tmp_path: Path) -> None:
     with pytest.raises(ModelNotReadyError, match="cannot be loaded"):
         await collect(engine, GenerateRequest(Prompt("a")))
     await engine.close()
+
+
+async def test_tools_that_are_not_to_be_used_are_no_fault() -> None:
+    async with engine_for() as engine:
+        request = GenerateRequest(Prompt("x"), max_tokens=2, tools=({},), tool_choice="none")
+        assert (await collect(engine, request))[-1].finish is not None
+
+
+@pytest.mark.parametrize("kind", ["batched", "genai"])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0, seed=-5),
+        Sampling(temperature=1.0, top_k=-1),
+        Sampling(temperature=1.0, top_k=1 << 24),
+        Sampling(temperature=1.0, top_p=0.0),
+        Sampling(temperature=1e-9),
+        Sampling(temperature=1.0, repetition_penalty=0.01),
+    ],
+)
+async def test_extreme_sampling_is_served_and_hurts_nobody_after_it(
+    kind: str, sampling: Sampling
+) -> None:
+    plain = GenerateRequest(Prompt("The quick"), max_tokens=8)
+    async with engine_for(limits=GenerationLimits(engine=kind)) as engine:
+        before = text_of(await collect(engine, plain))
+        await collect(engine, GenerateRequest(Prompt("a"), sampling, max_tokens=8))
+        assert text_of(await collect(engine, plain)) == before
+
+
+async def test_min_p_is_refused_where_genai_draws() -> None:
+    request = GenerateRequest(Prompt("x"), Sampling(min_p=0.1))
+    async with engine_for(limits=GenerationLimits(engine="genai")) as engine:
+        with pytest.raises(InvalidInputError, match="min_p"):
+            await collect(engine, request)

@@ -268,3 +268,29 @@ async def test_embed_takes_one_text_or_several(backend: TextBackend) -> None:
     assert len(two["embeddings"]) == 2
     older = (await backend.post("/api/embeddings", prompt="a")).json()
     assert older == {"embedding": [0.5, -1.0]}
+
+
+async def test_tool_call_in_parts_is_one_line(tmp_path: Path) -> None:
+    parts = [ToolCall(0, "c", "weather", '{"ci'), ToolCall(0, None, None, 'ty": "Ulm"}')]
+    other = ToolCall(1, "d", "time", "")
+    script = [*(Chunk(tool_calls=(part,)) for part in (*parts, other)), finish()]
+    async with running_text_backend(tmp_path, ScriptedEngine(script)) as backend:
+        first, last = lines((await backend.post("/api/chat", messages=HELLO)).text)
+    assert first["message"]["tool_calls"] == [
+        {"function": {"name": "weather", "arguments": {"city": "Ulm"}}},
+        {"function": {"name": "time", "arguments": {}}},
+    ]
+    assert last["done"] is True
+
+
+@pytest.mark.parametrize("arguments", ['{"city', "[1]", "Ulm"])
+async def test_tool_call_without_an_object_is_the_model_s_fault(
+    tmp_path: Path, arguments: str
+) -> None:
+    call = ToolCall(0, "c", "weather", arguments)
+    script = [Chunk("I call"), Chunk(tool_calls=(call,)), finish()]
+    async with running_text_backend(tmp_path, ScriptedEngine(script)) as backend:
+        streamed = lines((await backend.post("/api/chat", messages=HELLO)).text)
+        whole = await backend.post("/api/chat", messages=HELLO, stream=False)
+    assert "no JSON object" in streamed[-1]["error"]
+    assert whole.status_code == 502

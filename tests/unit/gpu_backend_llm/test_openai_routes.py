@@ -190,6 +190,7 @@ async def test_unknown_model_is_told_in_openai_s_shape(backend: TextBackend) -> 
         ({"messages": HELLO, "seed": True}, "seed"),
         ({"messages": HELLO, "stop": [1]}, "stop"),
         ({"messages": HELLO, "stop": ["x"] * 17}, "stop"),
+        ({"messages": HELLO, "stop": "x" * 1025}, "stop"),
         ({"messages": HELLO, "stream": "yes"}, "stream"),
         ({"messages": HELLO, "top_logprobs": 2}, "top_logprobs"),
         ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -444,3 +445,13 @@ async def test_metrics_count_tokens_and_outcomes(backend: TextBackend) -> None:
     assert 'backend_generation_requests_total{model="scripted",outcome="ok"} 1.0' in text
     assert 'backend_generation_tokens_total{kind="completion",model="scripted"} 2.0' in text
     assert 'backend_generation_first_token_seconds_count{model="scripted"} 1.0' in text
+
+
+async def test_empty_text_has_its_place_among_the_embeddings(backend: TextBackend) -> None:
+    document = (await backend.post("/v1/embeddings", input=["a", "", "b"])).json()
+    assert [entry["index"] for entry in document["data"]] == [0, 1, 2]
+
+
+async def test_empty_stop_stops_nothing(backend: TextBackend) -> None:
+    await backend.post(CHAT, messages=HELLO, stop=["", "END"])
+    assert backend.engine.requests[-1].stop == ("END",)

@@ -102,7 +102,7 @@ async def test_folder_built_for_paged_attention_is_served_by_the_paged_engine() 
 
 async def test_greedy_text_equals_plain_onnx_runtime() -> None:
     tokenizer = FolderTokenizer(read_genai_folder(PAGED))
-    expected = plain_greedy(tokenizer.encode_input(PROMPT, ()).tolist(), 40)
+    expected = plain_greedy(tokenizer.encode_input(PROMPT).tolist(), 40)
     decoder = tokenizer.decoder()
     text = "".join(map(decoder.push, expected)) + decoder.flush()
     async with engine_for() as engine:

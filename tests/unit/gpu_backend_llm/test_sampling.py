@@ -119,3 +119,14 @@ def test_request_is_completed_by_the_folder() -> None:
     assert resolve(Sampling(), folder).is_greedy
     choice = resolve(Sampling(temperature=0.5, seed=1), folder)
     assert (choice.temperature, choice.top_k, choice.seed) == (0.5, folder.search["top_k"], 1)
+
+
+@pytest.mark.parametrize("seed", [-1, -(2**63)])
+def test_negative_seed_is_a_seed(seed: int) -> None:
+    choice = Choice(temperature=1.0, seed=seed)
+    assert drawn(choice, logits(*range(50)), 20) == drawn(choice, logits(*range(50)), 20)
+
+
+def test_negative_top_k_is_no_bound() -> None:
+    folder = read_genai_folder(FAMILY_ROOT / "llama")
+    assert resolve(Sampling(top_k=-1), folder).top_k == 0

@@ -371,3 +371,57 @@ async def test_ollama_refuses_what_it_has_no_word_for() -> None:
     request = GenerateRequest(HELLO.input, Sampling(logit_bias={1: 1.0}))
     with pytest.raises(InvalidInputError, match="logit_bias"):
         await collect(ollama(ScriptedServer()), request)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"choices": 5},
+        {"choices": [5]},
+        {"choices": [{"delta": "text"}]},
+        {"choices": [{"delta": {"tool_calls": [1]}}]},
+        {"choices": [], "usage": [1]},
+        {"choices": [], "usage": {"prompt_tokens": "many"}},
+        {"choices": [{"delta": {}, "logprobs": {"content": [{"logprob": "x"}]}}]},
+    ],
+)
+async def test_openai_event_of_the_wrong_form_is_the_server_s_fault(document: object) -> None:
+    with pytest.raises(UpstreamUnavailableError, match="wrong form"):
+        await collect(compatible(ScriptedServer(server_sent_events([document]))))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"message": "text"},
+        {"message": {"tool_calls": ["f"]}},
+        {"response": "", "logprobs": [1]},
+        {"done": True, "prompt_eval_count": "many"},
+    ],
+)
+async def test_ollama_line_of_the_wrong_form_is_the_server_s_fault(document: object) -> None:
+    with pytest.raises(UpstreamUnavailableError, match="wrong form"):
+        await collect(ollama(ScriptedServer(ndjson([document]))))
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "document"),
+    [
+        (ollama, "/api/tags", {"models": [1]}),
+        (ollama, "/api/tags", {"models": [{"name": "a", "size": "big"}]}),
+        (compatible, "/v1/models", {"data": [{"id": "a", "created": "then"}]}),
+    ],
+)
+async def test_list_of_models_of_the_wrong_form_is_the_server_s_fault(
+    make: Make, path: str, document: object
+) -> None:
+    with pytest.raises(UpstreamUnavailableError, match="wrong form"):
+        await make(ScriptedServer(documents={path: document})).cards()
+
+
+@pytest.mark.parametrize("told", ["inf", "nan", "-5", "1e300"])
+async def test_retry_after_that_makes_no_sense_is_replaced(told: str) -> None:
+    server = ScriptedServer(b"busy", status=503, headers={"retry-after": told})
+    with pytest.raises(OverloadedError) as refused:
+        await collect(ollama(server))
+    assert 0 < refused.value.retry_after_s <= 60

@@ -92,7 +92,7 @@ class Members:
         return value
 
     def texts(self, key: str, most: int) -> tuple[str, ...]:
-        """A string, or a list of up to `most` strings; none of them empty."""
+        """A string, or a list of up to `most` strings."""
         value = self._take(key)
         if value is None:
             return ()
@@ -101,7 +101,7 @@ class Members:
             raise self.fault(key, "a string or a list of strings", value)
         if len(given) > most:
             raise self.fault(key, f"at most {most} strings", f"{len(given)} of them")
-        return tuple(entry for entry in given if entry)
+        return tuple(given)
 
     def objects(self, key: str) -> tuple[dict[str, Any], ...]:
         """A list of objects."""

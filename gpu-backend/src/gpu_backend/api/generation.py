@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -324,20 +324,11 @@ async def _collect(chunks: Chunks) -> Generated:
         scores += chunk.scores
         for call in chunk.tool_calls:
             known = calls.get(call.index)
-            calls[call.index] = call if known is None else _joined(known, call)
+            calls[call.index] = call if known is None else known.joined(call)
         if chunk.finish is not None:
             finish = chunk.finish
     return Generated(
         "".join(texts), "".join(thoughts), tuple(scores), tuple(calls.values()), finish
-    )
-
-
-def _joined(known: ToolCall, part: ToolCall) -> ToolCall:
-    return replace(
-        known,
-        id=known.id or part.id,
-        name=known.name or part.name,
-        arguments=known.arguments + part.arguments,
     )
 
 

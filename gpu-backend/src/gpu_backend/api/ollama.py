@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,11 +26,11 @@ from gpu_backend.api.generation import (
     Preparation,
     parse_body,
 )
-from gpu_backend.api.http import fields_of, read_plain_body
+from gpu_backend.api.http import fields_of, json_object, read_plain_body
 from gpu_backend.api.oip import read_deadline
 from gpu_backend.api.ollama_requests import read_chat, read_generate
 from gpu_backend.api.problems import problem
-from gpu_backend.errors import BackendError
+from gpu_backend.errors import BackendError, InvalidInputError, UpstreamUnavailableError
 from gpu_backend.llm.engine import (
     Chunk,
     Finish,
@@ -248,16 +249,43 @@ class _GenerateWriter(_LineWriter):
 
 
 class _ChatWriter(_LineWriter):
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._calls: dict[int, ToolCall] = {}
+
+    def chunk(self, index: int, chunk: Chunk) -> bytes:
+        """As for texts; calls are written whole, though other protocols give them in parts."""
+        for call in chunk.tool_calls:
+            known = self._calls.get(call.index)
+            self._calls[call.index] = call if known is None else known.joined(call)
+        calls: tuple[ToolCall, ...] = ()
+        if chunk.finish is not None:
+            calls, self._calls = tuple(self._calls.values()), {}
+        return super().chunk(index, replace(chunk, tool_calls=calls))
+
     def _line(self, text: str, thinking: str, calls: Sequence[ToolCall]) -> Document:
         message: Document = {"role": "assistant", "content": text}
         if thinking:
             message["thinking"] = thinking
         if calls:
             message["tool_calls"] = [
-                {"function": {"name": call.name, "arguments": json.loads(call.arguments or "{}")}}
-                for call in calls
+                {"function": {"name": call.name, "arguments": _arguments(call)}} for call in calls
             ]
         return {**self._head(), "message": message}
+
+
+def _arguments(call: ToolCall) -> Document:
+    """The arguments as the object that Ollama's clients expect.
+
+    Raises:
+        UpstreamUnavailableError: The model wrote something else.
+    """
+    try:
+        return json_object(json.loads(call.arguments or "{}"), "the arguments")
+    except (ValueError, InvalidInputError) as exc:
+        raise UpstreamUnavailableError(
+            f"the model calls {call.name!r} with arguments that are no JSON object"
+        ) from exc
 
 
 def _scores(scores: Sequence[TokenScore]) -> list[Document]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from gpu_backend.api.fields import Members
+from gpu_backend.api.stops import read_stops
 from gpu_backend.llm.engine import (
     Format,
     GenerateRequest,
@@ -16,8 +17,6 @@ from gpu_backend.llm.engine import (
 )
 
 __all__ = ["read_chat", "read_generate"]
-
-_MAX_STOPS = 16
 
 _MAX_TOKENS = 1 << 24
 
@@ -68,7 +67,7 @@ def _request(members: Members, content: tuple[Message, ...] | Prompt) -> Generat
         input=content,
         sampling=_sampling(options),
         max_tokens=limit if limit is not None and limit > 0 else None,
-        stop=options.texts("stop", _MAX_STOPS),
+        stop=read_stops(options),
         top_logprobs=top if wants_scores else None,
         format=_format(members),
         tools=members.objects("tools"),

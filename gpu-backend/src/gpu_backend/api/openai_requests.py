@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpu_backend.api.fields import Members
+from gpu_backend.api.stops import read_stops
 from gpu_backend.errors import InvalidInputError
 from gpu_backend.llm.engine import (
     Format,
@@ -22,8 +23,6 @@ __all__ = ["MAX_TEXTS", "read_chat", "read_completion", "read_count"]
 
 MAX_TEXTS = 16
 """Of one request: `n` times the number of prompts."""
-
-_MAX_STOPS = 16
 
 _MAX_TOKENS = 1 << 24
 
@@ -61,7 +60,7 @@ def read_chat(members: Members) -> tuple[GenerateRequest, ...]:
         input=messages,
         sampling=_sampling(members),
         max_tokens=older if limit is None else limit,
-        stop=members.texts("stop", _MAX_STOPS),
+        stop=read_stops(members),
         top_logprobs=(top or 0) if wants_scores else None,
         format=_format(members.mapping("response_format")),
         tools=members.objects("tools"),
@@ -89,7 +88,7 @@ def read_completion(members: Members) -> tuple[GenerateRequest, ...]:
         input=Prompt(""),
         sampling=_sampling(members),
         max_tokens=members.whole("max_tokens", 1, _MAX_TOKENS),
-        stop=members.texts("stop", _MAX_STOPS),
+        stop=read_stops(members),
         top_logprobs=members.whole("logprobs", 0, _MAX_TOP_LOGPROBS),
         format=_format(members.mapping("response_format")),
     )

@@ -190,10 +190,11 @@ class BatchedDecoder:
         task = sequence.task
         if len(task.prompt) + task.limit > self.plan.context_length + 1:
             raise ExecutionFailedError("the text does not fit the cache")  # the engine checks
+        sampler = Sampler(task.choice, task.prompt)
         self._lengths[len(self._rows)] = 0
+        self._samplers[sequence] = sampler
         self._rows.append(sequence)
         self._reading = sequence
-        self._samplers[sequence] = Sampler(task.choice, task.prompt)
 
     def _move(self, source: int, target: int) -> None:
         if source == target:

@@ -222,7 +222,7 @@ class EmbeddedEngine:
 
     def _check(self, request: GenerateRequest) -> None:
         name = self._card.name
-        if request.tools:
+        if request.tools and request.tool_choice != "none":
             raise InvalidInputError(f"model {name!r} does not support tools", param="tools")
         form = request.format
         if form is not None and form.kind not in GUIDANCE:
@@ -272,8 +272,8 @@ class EmbeddedEngine:
             else len(content.text)
         )
         if size <= _ENCODE_ON_LOOP:
-            return tokenizer.encode_input(content, request.tools)
-        return await asyncio.to_thread(tokenizer.encode_input, content, request.tools)
+            return tokenizer.encode_input(content)
+        return await asyncio.to_thread(tokenizer.encode_input, content)
 
     # -- leaving memory --------------------------------------------------------------------------
 

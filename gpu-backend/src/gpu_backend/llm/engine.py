@@ -13,7 +13,7 @@ a stream, held by one contract suite for all of them:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -54,6 +54,15 @@ class ToolCall:
     id: str | None
     name: str | None
     arguments: str
+
+    def joined(self, part: ToolCall) -> ToolCall:
+        """This call with the next part of it."""
+        return replace(
+            self,
+            id=self.id or part.id,
+            name=self.name or part.name,
+            arguments=self.arguments + part.arguments,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,12 +77,12 @@ class OllamaEngine:
         async with self._client.stream(path, body) as pieces:
             async for piece in pieces:
                 for line in reader.push(piece):
-                    chunk = state.chunk(self._parse(line))
+                    chunk = self._chunk(state, line)
                     yield chunk
                     if chunk.finish is not None:
                         return
             for line in reader.flush():
-                chunk = state.chunk(self._parse(line))
+                chunk = self._chunk(state, line)
                 yield chunk
                 if chunk.finish is not None:
                     return
@@ -97,12 +97,14 @@ class OllamaEngine:
         vectors = answer.get("embeddings")
         if not isinstance(vectors, list) or len(vectors) != len(texts):
             raise self._client.broken("the answer does not hold one vector per text")
-        return Embeddings(vectors, int(answer.get("prompt_eval_count") or 0))
+        with self._client.reading():
+            return Embeddings(vectors, int(answer.get("prompt_eval_count") or 0))
 
     async def cards(self) -> Sequence[ModelCard]:
         """What the server lists; the one model alone where an alias stands for it."""
         answer = await self._client.get("/api/tags")
-        listed = [_card(entry) for entry in answer.get("models") or []]
+        with self._client.reading():
+            listed = [_card(entry) for entry in answer.get("models") or []]
         if self._alias is None:
             return listed
         meant = _with_tag(self._upstream.model or "")
@@ -129,6 +131,11 @@ class OllamaEngine:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    def _chunk(self, state: _StreamState, line: bytes) -> Chunk:
+        document = self._parse(line)
+        with self._client.reading():
+            return state.chunk(document)
 
     def _parse(self, line: bytes) -> Document:
         try:

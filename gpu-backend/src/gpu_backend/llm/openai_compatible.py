@@ -88,7 +88,9 @@ class OpenAICompatibleEngine:
                     if data.strip() == b"[DONE]":
                         yield self._finish(end)
                         return
-                    chunk = end.chunk(self._parse(data))
+                    document = self._parse(data)
+                    with self._client.reading():
+                        chunk = end.chunk(document)
                     if chunk is not None:
                         yield chunk
         # Some servers end without [DONE]; a reason for the end is an end as well.
@@ -107,29 +109,29 @@ class OpenAICompatibleEngine:
         data = answer.get("data")
         if not isinstance(data, list) or len(data) != len(texts):
             raise self._client.broken("the answer does not hold one vector per text")
-        ordered = sorted(data, key=lambda entry: int(entry.get("index", 0)))
-        usage = answer.get("usage") or {}
-        return Embeddings(
-            [entry["embedding"] for entry in ordered], int(usage.get("prompt_tokens") or 0)
-        )
+        with self._client.reading():
+            ordered = sorted(data, key=lambda entry: int(entry.get("index", 0)))
+            tokens = int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+            return Embeddings([entry["embedding"] for entry in ordered], tokens)
 
     async def cards(self) -> Sequence[ModelCard]:
         """What the server lists; the one model alone where an alias stands for it."""
         if self._alias is not None:
             return (ModelCard(self._alias, "openai", capabilities=CAPABILITIES),)
         answer = await self._client.get("/models")
-        return [
-            ModelCard(
-                str(entry["id"]),
-                "openai",
-                modified_s=float(entry.get("created") or 0),
-                context_length=int(entry.get("max_model_len") or 0),
-                capabilities=CAPABILITIES,
-                details=entry,
-            )
-            for entry in answer.get("data") or []
-            if isinstance(entry, dict) and entry.get("id")
-        ]
+        with self._client.reading():
+            return [
+                ModelCard(
+                    str(entry["id"]),
+                    "openai",
+                    modified_s=float(entry.get("created") or 0),
+                    context_length=int(entry.get("max_model_len") or 0),
+                    capabilities=CAPABILITIES,
+                    details=entry,
+                )
+                for entry in answer.get("data") or []
+                if isinstance(entry, dict) and entry.get("id")
+            ]
 
     async def load(self) -> None:
         """Nothing: the server loads what it is asked for."""

@@ -21,6 +21,8 @@ __all__ = ["Choice", "Logits", "Sampler", "resolve", "score"]
 
 Logits = NDArray[np.float32]
 
+_SEED_BITS = (1 << 64) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -75,7 +77,8 @@ def resolve(given: Sampling, folder: GenAIFolder) -> Choice:
         temperature = float(search.get("temperature", 1.0)) if folder.does_sample else 0.0
     return Choice(
         temperature=temperature,
-        top_k=int(default(given.top_k, "top_k", 0)),
+        # -1 is no bound to many servers, and neither is more than there is; GenAI refuses both.
+        top_k=min(max(0, int(default(given.top_k, "top_k", 0))), folder.vocab_size),
         top_p=default(given.top_p, "top_p", 1.0),
         min_p=given.min_p or 0.0,
         seed=given.seed,
@@ -96,7 +99,7 @@ class Sampler:
 
     def __init__(self, choice: Choice, prompt: NDArray[np.int32]) -> None:
         self._choice = choice
-        self._random = None if choice.is_greedy else np.random.default_rng(choice.seed)
+        self._random = None if choice.is_greedy else _random(choice.seed)
         self._counts: Counter[int] = Counter()
         self._prompt = np.unique(prompt) if choice.repetition_penalty != 1.0 else None
 
@@ -163,6 +166,11 @@ class Sampler:
         reached = np.cumsum(weights)
         at = int(np.searchsorted(reached, self._random.random() * reached[-1], side="right"))
         return int(order[min(at, len(weights) - 1)])
+
+
+def _random(seed: int | None) -> np.random.Generator:
+    """Every whole number is a seed to clients, negative ones too."""
+    return np.random.default_rng(None if seed is None else seed & _SEED_BITS)
 
 
 def score(logits: Logits, token: int, count: int, tokens: TokenBytes) -> TokenScore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,7 @@ class FolderTokenizer:
             raise ModelInvalidError(f"{folder.path}: the tokenizer cannot be used: {exc}") from exc
         self.tokens: TokenBytes = read_token_bytes(folder.path)
 
-    def encode_input(
-        self, content: tuple[Message, ...] | Prompt, tools: Sequence[Mapping[str, Any]]
-    ) -> TokenIds:
+    def encode_input(self, content: tuple[Message, ...] | Prompt) -> TokenIds:
         """Tokens of a conversation under the folder's chat template, or of a text as it is.
 
         Raises:
@@ -52,15 +50,15 @@ class FolderTokenizer:
             text = content.text if content.system is None else f"{content.system}\n{content.text}"
         elif isinstance(content, Prompt):
             system = () if content.system is None else (Message("system", content.system),)
-            text = self.render((*system, Message("user", content.text)), tools)
+            text = self.render((*system, Message("user", content.text)))
         else:
-            text = self.render(content, tools)
+            text = self.render(content)
         tokens = self.encode(text)
         if not len(tokens):
             raise InvalidInputError("the prompt is empty", param="prompt")
         return tokens
 
-    def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
         """The prompt that the folder's chat template makes of `messages`.
 
         Raises:
@@ -71,11 +69,10 @@ class FolderTokenizer:
                 "the model has no chat template; send text to /v1/completions", param="messages"
             )
         written = json.dumps([_as_template_sees(message) for message in messages])
-        given = {"tools": json.dumps(list(tools))} if tools else {}
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    written, template_str=self._folder.chat_template, **given
+                    written, template_str=self._folder.chat_template
                 )
             )
         except RuntimeError as exc:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,6 +35,12 @@ _WRITE_TIMEOUT_S = 30.0
 
 _DEFAULT_RETRY_S = 2.0
 """Where a full server does not say when to come back, as Ollama does not."""
+
+
+_MAX_RETRY_S = 3600.0
+
+_NONSENSE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
+"""What reading a document of the wrong form raises."""
 
 
 class UpstreamClient:
@@ -127,6 +133,18 @@ class UpstreamClient:
         """The server ended an answer before its end."""
         return UpstreamUnavailableError(f"{self._host} broke off: {reason}")
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A document of the server is being read: one of the wrong form is the server's fault.
+
+        Raises:
+            UpstreamUnavailableError: It was.
+        """
+        try:
+            yield
+        except _NONSENSE as exc:
+            raise self.broken(f"the answer has the wrong form ({exc!r})") from exc
+
     # -- requests --------------------------------------------------------------------------------
 
     async def _whole(self, method: str, path: str, body: Mapping[str, Any] | None) -> Document:
@@ -217,6 +235,7 @@ def _message(content: bytes) -> str:
 
 def _seconds(retry_after: str | None) -> float:
     try:
-        return max(0.0, float(retry_after or _DEFAULT_RETRY_S))
+        seconds = float(retry_after or _DEFAULT_RETRY_S)
     except ValueError:  # a date
         return _DEFAULT_RETRY_S
+    return seconds if 0.0 <= seconds <= _MAX_RETRY_S else _DEFAULT_RETRY_S
