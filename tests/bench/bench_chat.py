@@ -42,7 +42,7 @@ for _folder in ("tests", "scripts"):
 from bench import chat_load  # noqa: E402
 from bench.chat_load import Calls, chat_body  # noqa: E402
 from bench.chat_tables import render, report  # noqa: E402
-from bench.paced_upstream import SLOW_S  # noqa: E402
+from bench.paced_upstream import PACE_S, SLOW_S  # noqa: E402
 from bench.peers.catalogue import PeerError, free_ports  # noqa: E402
 from bench.peers.litellm_proxy import LITELLM, running_litellm  # noqa: E402
 from bench.report import Latency, machine, resident_bytes  # noqa: E402
@@ -58,6 +58,7 @@ batch. With `top_k` 1 the temperature says nothing, yet nobody takes the call fo
 STREAMS = (1, 8, 32)
 WAVE = 64
 IDENTICAL = 20
+LEFT = 50
 CANCEL_PARALLEL = 32
 SLICES = 10
 """Memory is looked at after each tenth of the cancelled streams."""
@@ -87,11 +88,11 @@ class Plan:
     tokens: int = 128
     alone: int = 100
     busy: int = 20
-    waves: int = 6
+    waves: int = 10
     cancelled: int = 10_000
 
 
-QUICK = Plan(rounds=1, words=16, alone=60, busy=10, waves=4, cancelled=1_000)
+QUICK = Plan(rounds=1, words=16, alone=60, busy=10, waves=6, cancelled=1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,7 @@ def main() -> int:
             result["paced"] = _paced_streams(systems, plan)
             result["whole"] = _whole_calls(systems, plan)
             result["identical"] = _identical(systems, paced)
+            result["left"] = _left(edge, paced)
             result["memory"] = _memory(edge, plan)
         with _edge(backend_url=backend) as edge:
             systems = [System("direct", backend), edge, *peers]
@@ -317,9 +319,12 @@ def _identical(systems: Sequence[System], paced: str) -> list[dict[str, Any]]:
         body = chat_body(
             "slow", f"{PROMPT} {next(_numbers)}", 16, stream=False, temperature=0, seed=1
         )
-        before = _calls(paced)
+        before = _tally(paced)["calls"]
         calls = uvloop.run(chat_load.identical(system.url, body, IDENTICAL))
-        row = {**_row(system, IDENTICAL, 0, calls), "upstream_calls": _calls(paced) - before}
+        row = {
+            **_row(system, IDENTICAL, 0, calls),
+            "upstream_calls": _tally(paced)["calls"] - before,
+        }
         rows.append(row)
         print(f"  {system.name:8} {row['upstream_calls']:2} upstream  {_line(row)}", flush=True)
     return rows
@@ -404,6 +409,21 @@ def _cancelled(edge: System, backend: str, plan: Plan) -> dict[str, Any]:
     return found
 
 
+def _left(edge: System, paced: str) -> dict[str, Any]:
+    """From leaving a stream of ten seconds at its first text until the upstream has stopped."""
+    body = _bodies("paced", round(10 / PACE_S), stream=True)
+    seconds = []
+    for number in range(LEFT):
+        left_at = uvloop.run(chat_load.leave(edge.url, body(number)))
+        while _tally(paced)["open"]:
+            if time.perf_counter() - left_at > SETTLE_S:
+                raise RuntimeError("a stream was left, and its upstream went on")
+        seconds.append(time.perf_counter() - left_at)
+    latency = Latency.of(seconds)
+    print(f"\nleft streams, until the upstream has stopped: {latency}", flush=True)
+    return asdict(latency)
+
+
 def _settle(backend: str, pid: int, before: dict[str, float] | None) -> float:
     """Seconds until the backend generates nothing and the edge has closed what it had opened."""
     started = time.monotonic()
@@ -434,9 +454,11 @@ def _generations(backend: str) -> int:
     return int(sum(float(value) for value in found))
 
 
-def _calls(paced: str) -> int:
+def _tally(paced: str) -> dict[str, int]:
+    """Answers that were asked for, and streams that are open."""
     with urllib.request.urlopen(f"{paced}/calls", timeout=10) as response:
-        return int(json.load(response)["calls"])
+        found: dict[str, int] = json.load(response)
+    return found
 
 
 def _bodies(model: str, tokens: int, *, stream: bool) -> Callable[[int], bytes]:

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-__all__ = ["Calls", "ask", "cancel", "chat_body", "identical", "streams"]
+__all__ = ["Calls", "ask", "cancel", "chat_body", "identical", "leave", "streams"]
 
 _PATH = "/v1/chat/completions"
 
@@ -245,3 +245,13 @@ async def cancel(url: str, make: Callable[[int], bytes], parallel: int, each: in
 
     found.seconds = await _closed_loop(url, parallel, each, call)
     return found
+
+
+async def leave(url: str, body: bytes) -> float:
+    """Leave a stream at its first text; the time (`perf_counter`) at which that was."""
+    client = _Client(url)
+    connection = await client.connect()
+    connection.send(client.head, body)
+    await connection.wait(lambda c: bool(c.first_at))
+    connection.close()
+    return perf_counter()

@@ -99,6 +99,7 @@ def _targets(result: dict[str, Any]) -> list[str]:
     first = _added(paced, "edge", 1, "first", "p50_ms")
     longer = _ratio(paced, "edge", 1, "whole", "p50_ms") - 1
     memory, cancelled = result["memory"], result["cancelled"]
+    left_ms = result["left"]["p99_ms"]
     direct = {p: _rate(backend, "direct", p) for p in (1, 8)}
     times = direct[8] / direct[1] if direct[1] else 0.0
     peaks = memory["peaks_mib"]
@@ -122,6 +123,12 @@ def _targets(result: dict[str, Any]) -> list[str]:
             "0, 0; flat",
             f"{cancelled['running_after']}, {max(0, left):.0f}; {more:+.1f} MiB",
             not cancelled["running_after"] and left <= 0 and more < 8,
+        ),
+        (
+            f"a client leaves, the upstream stops, p99 of {result['left']['n']}",
+            "≤ 100 ms",
+            f"{left_ms:.1f} ms",
+            left_ms <= 100,
         ),
         ("8 streams of the backend, times the tokens/s of one", "≥ 2.5", f"{times:.2f}",
          times >= 2.5),

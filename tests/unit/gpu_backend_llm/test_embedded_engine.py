@@ -153,6 +153,13 @@ async def test_schema_holds_the_text_to_its_form() -> None:
     assert chunks[-1].finish.reason is FinishReason.STOP
 
 
+async def test_schema_gives_json_without_white_space() -> None:
+    async with engine_for() as engine:
+        request = GenerateRequest(Prompt("x"), max_tokens=60, format=Format("json_schema", SCHEMA))
+        text = text_of(await collect(engine, request))
+    assert text in ('{"ok":true}', '{"ok":false}')
+
+
 async def test_schema_that_cannot_be_read_is_the_client_s_fault() -> None:
     async with engine_for() as engine:
         form = Format("json_schema", '{"type": "nonsense"}')

@@ -8,6 +8,7 @@ a late request from waiting for the end of an early one.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence as Items
 from typing import Any
@@ -140,4 +141,13 @@ class GenAIDecoder:
 
 def guidance(form: Format) -> tuple[str, str]:
     """Kind and data of `form`, in GenAI's words."""
-    return GUIDANCE[form.kind], form.data or _ANY_OBJECT
+    kind, data = GUIDANCE[form.kind], form.data or _ANY_OBJECT
+    return kind, _compact(data) if kind == "json_schema" else data
+
+
+def _compact(schema: str) -> str:
+    """`schema` for JSON without white space, where small models would write it without end."""
+    document = json.loads(schema)
+    if isinstance(document, dict):
+        document.setdefault("x-guidance", {"whitespace_flexible": False})
+    return json.dumps(document)
