@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ from gpu_backend.llm.engine import (
 )
 from gpu_backend.llm.genai_folder import read_genai_folder
 from gpu_backend.llm.manifest import GenerationLimits
+from gpu_backend.llm.paged import Drawing, PagedDecoder
 from gpu_backend.llm.tokenizer import FolderTokenizer
 
 PROMPT = Prompt("The quick brown")
@@ -120,15 +122,31 @@ async def test_texts_of_unequal_length_share_the_engine_and_stay_apart() -> None
     assert [text_of(chunks) for chunks in together] == alone
 
 
-async def test_late_text_does_not_wait_for_the_end_of_an_early_one() -> None:
-    request = GenerateRequest(PROMPT, max_tokens=100)
-    async with engine_for() as engine, aclosing(engine.generate("m", request)) as early:
-        await anext(early)
-        late = await collect(engine, GenerateRequest(PROMPT, max_tokens=3))
-        assert late[-1].finish is not None
-        first = await anext(early)
-    # What the early text gained meanwhile came as one chunk; had it ended, this would be its end.
-    assert first.finish is None
+async def test_late_text_does_not_wait_for_the_end_of_an_early_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    permits, run = threading.Semaphore(0), PagedDecoder.run
+
+    def paced(decoder: PagedDecoder) -> list[Drawing]:
+        assert permits.acquire(timeout=10), "the test released no run"
+        return run(decoder)
+
+    monkeypatch.setattr(PagedDecoder, "run", paced)
+    async with engine_for() as engine:
+        await engine.load()
+        early = asyncio.create_task(collect(engine, GenerateRequest(PROMPT, max_tokens=100)))
+        permits.release(5)
+        late = asyncio.create_task(collect(engine, GenerateRequest(PROMPT, max_tokens=3)))
+        for _ in range(60):  # fewer than the early text needs
+            if late.done():
+                break
+            permits.release()
+            await asyncio.sleep(0.001)
+        found = await asyncio.wait_for(late, 10)
+        assert found[-1].finish is not None
+        assert not early.done()
+        permits.release(1000)
+        assert (await early)[-1].finish is not None
 
 
 async def test_texts_that_would_fill_the_cache_together_take_turns() -> None:

@@ -14,6 +14,7 @@ from gpu_backend.llm.engine import Chunk, GenerateRequest, Message, Prompt
 from gpu_backend.llm.folder_model import make_engine
 from gpu_backend.llm.genai_folder import read_genai_folder
 from gpu_backend.llm.manifest import read_language_manifest
+from gpu_backend.llm.sequence import Outlet
 from gpu_backend.llm.tokenizer import FolderTokenizer
 
 PROMPTS = ["Return the ", "What does textwrap.wrap do?", "class Path:"]
@@ -57,11 +58,20 @@ async def test_text_is_the_one_that_genai_writes(prompt: str) -> None:
     assert "".join(chunk.text for chunk in chunks) == expected
 
 
-async def test_stream_has_several_chunks_and_one_end() -> None:
+async def test_every_token_is_handed_out_when_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[object] = []  # a reader that is slow gets several at once
+    put = Outlet.put
+
+    def note(outlet: Outlet, item: Chunk | Exception) -> None:
+        handed.append(item)
+        put(outlet, item)
+
+    monkeypatch.setattr(Outlet, "put", note)
     chunks = await collect(GenerateRequest(Prompt("Return the "), max_tokens=20))
-    assert len(chunks) > 5
-    assert [chunk.finish is not None for chunk in chunks].count(True) == 1
-    assert chunks[-1].finish is not None
+    pieces = [item for item in handed if isinstance(item, Chunk)]
+    assert len(pieces) > 15  # a token may be half a character
+    assert "".join(piece.text for piece in pieces) == "".join(chunk.text for chunk in chunks)
+    assert [piece for piece in pieces if piece.finish is not None] == [pieces[-1]]
 
 
 def test_folder_is_small_and_its_card_names_its_digest() -> None:

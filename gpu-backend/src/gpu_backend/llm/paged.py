@@ -28,7 +28,7 @@ from gpu_backend.llm.genai_folder import GenAIFolder
 from gpu_backend.llm.generation_thread import Decoder, GenerationThread, News, as_error
 from gpu_backend.llm.sequence import Drawn, Sequence, Task
 
-__all__ = ["EngineDecoder", "EngineLoop", "EngineLostError", "PagedDecoder"]
+__all__ = ["Drawing", "EngineDecoder", "EngineLoop", "EngineLostError", "PagedDecoder"]
 
 _log = logging.getLogger(__name__)
 
