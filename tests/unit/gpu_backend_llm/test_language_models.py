@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -26,6 +27,7 @@ from gpu_backend.llm.engine import (
     Format,
     GenerateRequest,
     Message,
+    ModelCard,
     Prompt,
 )
 from gpu_backend.llm.gate import Gate
@@ -219,6 +221,29 @@ async def test_server_that_is_down_hides_no_other_model(tmp_path: Path) -> None:
     assert [card.name for card in await models.cards()] == ["scripted"]
     with pytest.raises(UpstreamUnavailableError):
         await models.card("llama3.2")
+
+
+async def test_known_model_is_served_without_asking_another_server(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Asked(ScriptedEngine):
+        async def cards(self) -> Sequence[ModelCard]:
+            asked.append(self.name)
+            return await super().cards()
+
+    def make(manifest: LanguageManifest, threads: int) -> Engine:
+        return Asked(name=f"model-of-{manifest.name}")
+
+    for name in ("a-slow", "b-other"):
+        write_server(tmp_path, name)
+    models = LanguageModels((tmp_path,), 0, make)
+    await models.start()
+    other = models.served()[1].listed
+    assert other is not None
+    await other.fresh()
+    assert (await read(models, "model-of-b-other"))[-1].finish is not None
+    assert asked == ["model-of-b-other"]
+    await models.close()
 
 
 async def test_folder_with_faults_is_told_and_not_served(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from gpu_backend.llm.manifest import (
     is_language_model,
     read_language_manifest,
 )
+from gpu_backend.llm.model_list import ModelList
 from gpu_backend.llm.stats import GenerationStats
 from gpu_backend.repository.files import Fingerprint, ModelFolder
 
@@ -48,11 +49,6 @@ __all__ = ["LanguageModels", "Served"]
 _log = logging.getLogger(__name__)
 
 _LATEST = ":latest"
-
-_LIST_FOR_S = 10.0
-"""How long another server's list of models counts as known."""
-
-_LIST_WITHIN_S = 5.0
 
 
 @dataclass(eq=False)
@@ -63,8 +59,8 @@ class Served:
     engine: Engine
     gate: Gate
     stats: GenerationStats = field(default_factory=GenerationStats)
-    known: tuple[ModelCard, ...] = ()
-    known_until: float = 0.0
+    listed: ModelList | None = None
+    """Of another server; None where the engine is our own."""
 
     @property
     def name(self) -> str:
@@ -133,22 +129,30 @@ class LanguageModels:
         own = self._served.get(plain)
         if own is not None and not own.is_server:
             # A server behind an alias is not asked first: the request itself will tell.
-            cards = own.known if own.manifest.upstream else await own.engine.cards()
+            cards = await own.engine.cards() if own.listed is None else own.listed.known
             return own, cards[0] if cards else _plain_card(own)
-        failure: BackendError | None = None
-        for served in self.served():
-            if not served.is_server:
-                continue
-            try:
-                cards = await self._listed(served)
-            except BackendError as exc:
-                failure = exc
-                continue
-            for card in cards:
-                if card.name in (name, plain, plain + _LATEST):
-                    return served, card
-        if failure is not None:
-            raise failure
+        servers = [served for served in self.served() if served.is_server]
+        names = (name, plain, plain + _LATEST)
+        # What is known is believed while it is renewed: a server that is down, or slow to list its
+        # models, holds up no request for another's. One that is believed wrongly says so itself.
+        known = [(each, each.listed.known) for each in servers if each.listed is not None]
+        found = _first(known, names)
+        if found is not None:
+            assert found[0].listed is not None
+            found[0].listed.refresh()
+            return found
+        lists = await asyncio.gather(*map(self._listed, servers), return_exceptions=True)
+        fresh = [
+            (each, cards)
+            for each, cards in zip(servers, lists, strict=True)
+            if not isinstance(cards, BaseException)
+        ]
+        found = _first(fresh, names)
+        if found is not None:
+            return found
+        for failure in lists:
+            if isinstance(failure, BaseException):
+                raise failure
         if plain in self._faults:
             raise ModelNotReadyError(f"model {plain!r} cannot serve: {self._faults[plain]}")
         raise ModelNotFoundError(f"no language model {name!r}; GET /v1/models lists them")
@@ -162,17 +166,9 @@ class LanguageModels:
 
     @staticmethod
     async def _listed(served: Served) -> Sequence[ModelCard]:
-        if served.manifest.upstream is None:
+        if served.listed is None:
             return await served.engine.cards()
-        now = perf_counter()
-        if now >= served.known_until:
-            try:
-                async with asyncio.timeout(_LIST_WITHIN_S):
-                    served.known = tuple(await served.engine.cards())
-            except TimeoutError as exc:
-                raise ModelNotReadyError(f"{served.name} does not list its models") from exc
-            served.known_until = now + _LIST_FOR_S
-        return served.known
+        return await served.listed.fresh()
 
     # -- generating ------------------------------------------------------------------------------
 
@@ -310,18 +306,20 @@ class LanguageModels:
         old = self._served.get(name)
         self._faults.pop(name, None)
         limits = manifest.limits
-        served = Served(manifest, engine, Gate(name, limits.max_streams, limits.max_queue))
+        listed = None if manifest.upstream is None else ModelList(name, engine.cards)
+        gate = Gate(name, limits.max_streams, limits.max_queue)
+        served = Served(manifest, engine, gate, listed=listed)
         if old is not None:
             served.stats = old.stats
         self._served[name] = served
         if old is not None:
-            await old.engine.close()
+            await _close(old)
 
     async def _drop(self, name: str) -> None:
         self._taken.pop(name, None)
         served = self._served.pop(name, None)
         if served is not None:
-            await served.engine.close()
+            await _close(served)
 
 
 class _Run:
@@ -405,6 +403,23 @@ def _check(card: ModelCard, request: GenerateRequest) -> None:
             f"model {card.name!r} cannot be held to {form.kind!r}; it knows {known}",
             param="response_format",
         )
+
+
+def _first(
+    lists: Sequence[tuple[Served, Sequence[ModelCard]]], names: Sequence[str]
+) -> tuple[Served, ModelCard] | None:
+    """The first model of one of `names`, in the order of the manifests."""
+    for served, cards in lists:
+        for card in cards:
+            if card.name in names:
+                return served, card
+    return None
+
+
+async def _close(served: Served) -> None:
+    if served.listed is not None:
+        await served.listed.close()
+    await served.engine.close()
 
 
 def _folders(roots: Sequence[Path]) -> Iterator[Path]:
