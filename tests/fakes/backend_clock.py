@@ -22,7 +22,7 @@ class FakeTimer:
 
 
 class FakeClock:
-    """Starts at 100 seconds; `advance` fires what comes due, in order."""
+    """Starts at 100 seconds; `advance` fires what comes due, in order. What fires may advance."""
 
     def __init__(self) -> None:
         self._now = 100.0
@@ -44,8 +44,13 @@ class FakeClock:
             self._now = max(self._now, timer.due)
             if not timer.cancelled:
                 timer.callback()
-        self._now = end
+        self._now = max(self._now, end)
 
     @property
     def pending(self) -> int:
         return sum(not timer.cancelled for timer in self._timers)
+
+    def advance_to_next(self) -> None:
+        """Fire what comes due next, and nothing after it."""
+        due = min((timer.due for timer in self._timers if not timer.cancelled), default=self._now)
+        self.advance(max(0.0, due - self._now))

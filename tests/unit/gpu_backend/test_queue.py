@@ -90,6 +90,43 @@ def test_take_grows_a_batch_no_further_than_its_deadlines_allow() -> None:
     assert queue.take(10.0) == [items[3], items[4]]
 
 
+def queue_with_deadlines(*deadlines: float | None, urgencies: str = "") -> ItemQueue:
+    """A row each, of a model that takes 0.1 s for an execution and 0.01 s for a row."""
+    service = ServiceTime()
+    for rows in (1, 8, 16):
+        for _ in range(200):  # so often that nothing is left of the first surprise
+            service.observe(rows, 0.1 + rows * 0.01)
+    queue = ItemQueue(BatchPolicy(), service)
+    for index, deadline in enumerate(deadlines):
+        each = item(urgency=int(urgencies[index]) if urgencies else 3)
+        each.deadline = deadline
+        queue.push(each)
+    return queue
+
+
+def test_items_that_hold_back_a_batch_lose_their_turn_when_it_would_be_late_after_them() -> None:
+    queue = queue_with_deadlines(10.12, 10.121, *[10.2] * 7)
+    # One by one until 10.22, or seven together until 10.17.
+    assert [each.deadline for each in queue.take(10.0)] == [10.2] * 7
+    assert len(queue) == 2
+
+
+def test_items_that_are_pressed_go_first_when_the_others_can_wait() -> None:
+    queue = queue_with_deadlines(10.12, *[10.4] * 7)
+    assert [each.deadline for each in queue.take(10.0)] == [10.12]
+    assert [each.deadline for each in queue.take(10.11)] == [10.4] * 7
+
+
+def test_items_that_are_pressed_go_first_when_the_others_have_no_deadline() -> None:
+    queue = queue_with_deadlines(10.12, *[None] * 7)
+    assert [each.deadline for each in queue.take(10.0)] == [10.12]
+
+
+def test_items_that_are_pressed_lose_no_turn_to_less_urgent_ones() -> None:
+    queue = queue_with_deadlines(10.12, *[10.2] * 7, urgencies="13333333")
+    assert [each.deadline for each in queue.take(10.0)] == [10.12]
+
+
 def test_ahead_counts_only_what_is_as_urgent() -> None:
     queue = queue_of(BatchPolicy(), item(2, 10, urgency=1), item(1, 5, urgency=5))
     assert queue.ahead_of(0) == (0, 0)

@@ -10,11 +10,21 @@ import math
 from dataclasses import dataclass
 
 from gpu_backend.batching.estimator import ServiceTime
+from gpu_backend.batching.item import LEVELS
 from gpu_backend.batching.policy import BatchPolicy
 from gpu_backend.batching.queue import ItemQueue
 from gpu_backend.errors import DeadlineExceededError, OverloadedError
 
 __all__ = ["Admission", "QueueLimits"]
+
+_BATCH_SHARE = 0.5
+"""Share of its time that who joins a queue leaves to the execution it will be part of.
+
+Without it everybody is admitted with just the time for an execution of its own; a batch may then
+not grow without making its first items late, so the batches shrink, throughput with them, and
+those who were admitted for more of it come late. Half, because the other half covers the wait for
+the execution before, which then lasts as long.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,9 @@ class Admission:
                 f"{_ms(self._limits.max_wait_s)} ms",
                 retry_after_s=wait_s - self._limits.max_wait_s,
             )
+        if budget_s is not None and queued:
+            batch_s = min(self._full_batch_s(), _BATCH_SHARE * budget_s)
+            own_s = max(own_s, batch_s + self._service.margin_s)
         if budget_s is not None and wait_s + own_s > budget_s:
             raise OverloadedError(
                 f"the answer would take about {_ms(wait_s + own_s)} ms, "
@@ -94,6 +107,12 @@ class Admission:
         base_s, unit_s = self._service.line()
         executions = math.ceil(rows / self._policy.max_batch)
         return busy_s + (executions * base_s + units * unit_s) / self._policy.instances
+
+    def _full_batch_s(self) -> float:
+        """Seconds of a full execution of items like those that wait."""
+        rows, units = self._queue.ahead_of(LEVELS - 1)
+        full = self._policy.max_batch * units / rows
+        return self._service.promise(min(full, self._policy.token_budget or full))
 
 
 def _ms(seconds: float) -> str:

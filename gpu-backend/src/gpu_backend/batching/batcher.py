@@ -29,7 +29,7 @@ from gpu_backend.batching.item import Item, Outcome, Ticket
 from gpu_backend.batching.policy import BatchPolicy
 from gpu_backend.batching.queue import ItemQueue
 from gpu_backend.batching.stats import ModelStats
-from gpu_backend.batching.workers import Workers, call_threadsafe
+from gpu_backend.batching.workers import Executor, Workers, call_threadsafe
 from gpu_backend.errors import (
     BackendError,
     DeadlineExceededError,
@@ -69,6 +69,8 @@ class Batcher:
         stats: Counters to keep.
         inline_units: Executions of at most so many units run on the event loop; 0 none does.
         niceness: Of the threads that compute.
+        executor: Runs what does not run on the event loop; owned from here on. By default threads
+            of this model's own, as many as the policy has instances.
         clock: Time; the loop's by default.
     """
 
@@ -83,6 +85,7 @@ class Batcher:
         stats: ModelStats | None = None,
         inline_units: float = 0.0,
         niceness: int = 0,
+        executor: Executor | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._name = name
@@ -96,7 +99,7 @@ class Batcher:
         self._clock = clock or LoopClock(self._loop)
         self._queue = ItemQueue(policy, self._service)
         self._admission = Admission(policy, self._limits, self._queue, self._service)
-        self._workers = Workers(name, policy.instances, niceness)
+        self._executor = executor or Workers(name, policy.instances, niceness)
         self._running: dict[int, float] = {}
         """Executions in progress: when each is expected to end."""
         self._next_run = 0
@@ -204,7 +207,7 @@ class Batcher:
                 self._fail(item, error)
             return False
         finally:
-            self._workers.close()
+            self._executor.close()
         return True
 
     def _admit(self, units: int, urgency: int, deadline: float | None, now: float) -> None:
@@ -325,7 +328,7 @@ class Batcher:
                 self._loop, self._finish_job, run, batch, results, now, ended - started, failed
             )
 
-        self._workers.submit(job)
+        self._executor.submit(job)
         return False
 
     # -- on a worker or on the loop --------------------------------------------------------------

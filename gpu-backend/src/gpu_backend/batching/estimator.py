@@ -64,4 +64,9 @@ class ServiceTime:
 
     def promise(self, units: float) -> float:
         """Seconds within which an execution of `units` most probably ends: for deadlines."""
-        return self.predict(units) + _PROMISE_SPREADS * self.spread_s
+        return self.predict(units) + self.margin_s
+
+    @property
+    def margin_s(self) -> float:
+        """Seconds that a promise adds to what is expected."""
+        return _PROMISE_SPREADS * self.spread_s

@@ -4,12 +4,17 @@ Levels are strict: nothing of a level runs while a more urgent one has items. Wi
 items go in order of arrival, except that items which can share an execution with the first
 may overtake others that cannot. A batch grows no further than its items' deadlines allow: who
 was admitted is not made late by who came after.
+
+There is one exception. Items whose time is nearly up allow small batches only, and a queue of
+them is computed one by one, at a fraction of what batches reach, until everybody in it is late.
+So they lose their turn when it would make those late who can run together without them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 from gpu_backend.batching.estimator import ServiceTime
@@ -20,6 +25,39 @@ __all__ = ["ItemQueue"]
 
 _WINDOW = 4
 """Executions' worth of items looked through for company: bounds the time a choice takes."""
+
+_CLEARLY_FASTER = 1.2
+"""By which a batch must be faster, by the row, before anybody loses its turn to it."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What may run together.
+
+    Attributes:
+        items: At least one.
+        rows: Of all items.
+        length: Of the longest.
+        deadline: The soonest; None without end.
+        is_held_back: A deadline keeps out what would fit.
+    """
+
+    items: list[Item]
+    rows: int
+    length: int
+    deadline: float | None
+    is_held_back: bool = False
+
+    @property
+    def units(self) -> int:
+        """What it costs, in the units of `ServiceTime`."""
+        return self.rows * max(1, self.length)
+
+
+def _sooner(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)
 
 
 class ItemQueue:
@@ -84,29 +122,52 @@ class ItemQueue:
         return batch
 
     def _choose(self, head: Item, now: float) -> list[Item]:
-        policy = self._policy
         if head.shape_key is None or self._count == 1:
             return [head]
-        window = islice(iter(self), policy.max_batch * _WINDOW)
-        company = [item for item in window if item is not head and item.shape_key == head.shape_key]
-        if policy.padding is not None:
+        window = islice(iter(self), self._policy.max_batch * _WINDOW)
+        line = [item for item in window if item.shape_key == head.shape_key]
+        batch = self._gather(line, now)
+        if batch.is_held_back:
+            batch = self._without_who_holds_back(batch, line, now)
+        return self._stop_at_preferred(batch.items, batch.rows)
+
+    def _gather(self, line: list[Item], now: float) -> _Batch:
+        """The first of `line` and all that may run with it."""
+        head, *company = line
+        if self._policy.padding is not None:
             # The closest in length first: every row is padded to the longest.
             company.sort(key=lambda item: abs(item.length - head.length))
-        batch, rows, length, deadline = [head], head.rows, head.length, head.deadline
+        base_s, unit_s = self._service.line()
+        start = now + base_s + self._service.margin_s
+        batch = _Batch([head], head.rows, head.length, head.deadline)
         for item in company:
-            longest = max(length, item.length)
-            if not self._fits(rows + item.rows, longest):
+            rows, length = batch.rows + item.rows, max(batch.length, item.length)
+            if not self._fits(rows, length):
                 continue
-            if deadline is not None or item.deadline is not None:
-                units = (rows + item.rows) * max(1, longest)
-                soonest = min(d for d in (deadline, item.deadline) if d is not None)
-                if now + self._service.promise(units) > soonest:
-                    continue
-                deadline = soonest
-            batch.append(item)
-            rows += item.rows
-            length = longest
-        return self._stop_at_preferred(batch, rows)
+            deadline = _sooner(batch.deadline, item.deadline)
+            if deadline is not None and start + unit_s * rows * max(1, length) > deadline:
+                batch.is_held_back = True
+                continue
+            batch.items.append(item)
+            batch.rows, batch.length, batch.deadline = rows, length, deadline
+        return batch
+
+    def _without_who_holds_back(self, batch: _Batch, line: list[Item], now: float) -> _Batch:
+        """`batch`, or one that begins further down the `line` where that saves more."""
+        best, best_rate = batch, self._rate(batch) * _CLEARLY_FASTER
+        ends = now + self._service.predict(batch.units)
+        skipped = 1
+        while skipped < len(line) and line[skipped].urgency == line[0].urgency:
+            other = self._gather(line[skipped:], now)
+            rate = self._rate(other)
+            later = ends + self._service.promise(other.units)
+            if rate > best_rate and other.deadline is not None and later > other.deadline:
+                best, best_rate = other, rate
+            skipped *= 2
+        return best
+
+    def _rate(self, batch: _Batch) -> float:
+        return batch.rows / max(self._service.predict(batch.units), 1e-9)
 
     def _fits(self, rows: int, length: int) -> bool:
         policy = self._policy

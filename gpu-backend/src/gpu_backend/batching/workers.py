@@ -11,11 +11,11 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from gpu_backend.execution.priority import yield_to_event_loop
 
-__all__ = ["Workers", "call_threadsafe"]
+__all__ = ["Executor", "Workers", "call_threadsafe"]
 
 
 T = TypeVar("T")
@@ -27,6 +27,18 @@ def call_threadsafe(
     """Call on the loop; nothing when the loop has ended, for then nobody waits any more."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(callback, *arguments)
+
+
+class Executor(Protocol):
+    """Runs executions beside the event loop."""
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job`, which does not raise, as soon as may be."""
+        ...
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        ...
 
 
 class Workers:
