@@ -12,7 +12,6 @@ Needs wrk (`apt-get install wrk`) and Linux.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import json
 import os
@@ -33,13 +32,13 @@ import onnxruntime
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bench.load import WORKLOADS, Load, Workload, drive, offer  # noqa: E402
+from bench.load import WORKLOADS, Load, Workload, drive  # noqa: E402
+from bench.overload import Overload, overload  # noqa: E402
 from bench.peers.catalogue import PEERS, Peer, PeerError, Server  # noqa: E402
 from bench.report import machine  # noqa: E402
 from bench.results import render  # noqa: E402
 from fakes.backend_process import running_backend  # noqa: E402
 
-OVERLOAD_FACTOR = 5
 OVERLOAD_DEADLINE_MS = 250
 PAUSE_S = 0.5
 
@@ -262,32 +261,19 @@ def _raw(
 
 def _overload(workload: Workload, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Ours offered five times what it can do, each request with a deadline."""
-    bodies = workload.bodies()
     with tempfile.TemporaryDirectory(prefix="bench-backend-") as scratch, ExitStack() as stack:
         server = stack.enter_context(_ours(folder, Path(scratch), given.threads))
-        floor = Floor(given.priority, [server.session])
-        result = {}
-        rate = None
-        for name in ("peak", "overload"):
-            time.sleep(PAUSE_S)
-            with floor.given_to(server.session):
-                tally = asyncio.run(
-                    offer(server.url, bodies, OVERLOAD_DEADLINE_MS, given.seconds, rate)
-                )
-            refusals = sorted(tally.refusals_s)
-            result[name] = {
-                "offered_per_second": rate,
-                "goodput_per_second": tally.good / given.seconds,
-                "late": tally.late,
-                "broken": tally.broken,
-                "refused": len(refusals),
-                "refusal_p50_ms": refusals[len(refusals) // 2] * 1e3 if refusals else None,
-                "refusal_p99_ms": refusals[int(len(refusals) * 0.99)] * 1e3 if refusals else None,
-                "refusal_max_ms": refusals[-1] * 1e3 if refusals else None,
-            }
-            print(f"  {name}: {result[name]}", flush=True)
-            rate = OVERLOAD_FACTOR * tally.good / given.seconds
-        return {"deadline_ms": OVERLOAD_DEADLINE_MS, **result}
+        subject = Overload(
+            server.url,
+            folder.name,
+            workload.bodies(),
+            workload.fields(),
+            OVERLOAD_DEADLINE_MS,
+            given.seconds,
+        )
+        with Floor(given.priority, [server.session]).given_to(server.session):
+            measured = overload(subject, lambda name, run: print(f"  {name}: {run}", flush=True))
+        return {"deadline_ms": OVERLOAD_DEADLINE_MS, **measured}
 
 
 class Floor:
@@ -296,7 +282,8 @@ class Floor:
     Some servers keep polling while nobody asks them, and would be measured into the rest.
 
     Args:
-        nice: Of this process and of the server, within the block only; 0 changes nothing.
+        nice: Added to the nice values of this process and of the server within the block; what a
+            server gives its own threads, one below the other, stays as it is. 0 changes nothing.
         sessions: First process of every server; descendants are included.
     """
 
@@ -310,22 +297,26 @@ class Floor:
         others = set().union(*(_family(each) for each in self._sessions if each != session))
         measured = {os.getpid(), *(() if session is None else _family(session))}
         _signal(others, signal.SIGSTOP)
-        self._set(measured, self._nice)
+        self._add(measured, self._nice)
         try:
             yield
         finally:
-            self._set(measured, 0)
+            self._add(measured, -self._nice)
             _signal(others, signal.SIGCONT)
 
-    def _set(self, family: Iterable[int], nice: int) -> None:
-        if self._nice == 0:
+    @staticmethod
+    def _add(family: Iterable[int], nice: int) -> None:
+        if nice == 0:
             return
         for pid in family:
             try:
                 # Linux weighs sessions first (autogroup), then the threads within one.
-                Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")
+                group = Path(f"/proc/{pid}/autogroup")
+                group.write_text(str(min(nice, 0)), encoding="ascii")
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+                    thread = int(task.name)
+                    own = os.getpriority(os.PRIO_PROCESS, thread)
+                    os.setpriority(os.PRIO_PROCESS, thread, own + nice)
             except OSError:
                 continue
 

@@ -1,19 +1,16 @@
 """Load for the backend's benchmark: the same bodies for every server, no two alike in flight.
 
-`drive` is wrk in a closed loop. `offer` is an open loop: requests leave by the clock, whatever
-comes back, which is what an overload is.
+`drive` is wrk in a closed loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +18,7 @@ import numpy as np
 
 from bench.report import Latency
 
-__all__ = ["WORKLOADS", "Load", "Tally", "Workload", "drive", "offer"]
+__all__ = ["WORKLOADS", "Load", "Workload", "drive"]
 
 _BODIES = 512
 """More than connections, so no two requests in flight are alike and nothing can be shared."""
@@ -159,90 +156,3 @@ def drive(
     requests, micros, failed, p50, p95, p99 = map(int, match.groups())
     latency = Latency(requests, p50 / 1e3, p95 / 1e3, p99 / 1e3)
     return Load(latency, requests / micros * 1e6, failed)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of the requests that were offered.
-
-    Attributes:
-        good: Answered 200 within the deadline.
-        late: Answered 200 after it.
-        broken: Neither answered nor refused.
-        refusals_s: Seconds to each refusal.
-    """
-
-    good: int = 0
-    late: int = 0
-    broken: int = 0
-    refusals_s: list[float] = field(default_factory=list)
-
-
-async def offer(
-    url: str, bodies: Sequence[bytes], deadline_ms: int, seconds: float, rate: float | None
-) -> Tally:
-    """Offer `rate` requests per second; None keeps 32 connections busy instead."""
-    client = _Client(url, bodies, deadline_ms)
-    end = time.perf_counter() + seconds
-    if rate is None:
-
-        async def loop() -> None:
-            while time.perf_counter() < end:
-                await client.ask()
-
-        await asyncio.gather(*(loop() for _ in range(32)))
-    else:
-        tasks, due = set(), time.perf_counter()
-        while due < end:
-            due += 1 / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.add(asyncio.create_task(client.ask()))
-        await asyncio.gather(*tasks)
-    client.close()
-    return client.tally
-
-
-class _Client:
-    """Keeps connections for the next request, and opens one whenever none is idle."""
-
-    def __init__(self, url: str, bodies: Sequence[bytes], deadline_ms: int) -> None:
-        self.tally = Tally()
-        self._host, self._port = urlsplit(url).hostname, urlsplit(url).port
-        self._deadline_s = deadline_ms / 1e3
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._asked = 0
-        head = f"POST {urlsplit(url).path} HTTP/1.1\r\nhost: bench\r\n"
-        fields = f"content-type: application/json\r\ninference-deadline-ms: {deadline_ms}\r\n"
-        self._messages = [
-            f"{head}{fields}content-length: {len(body)}\r\n\r\n".encode() + body for body in bodies
-        ]
-
-    async def ask(self) -> None:
-        message = self._messages[self._asked % len(self._messages)]
-        self._asked += 1
-        started = time.perf_counter()
-        try:
-            pair = self._idle.pop() if self._idle else await self._connect()
-            pair[1].write(message)
-            answer = await pair[0].readuntil(b"\r\n\r\n")
-            length = re.search(rb"\r\ncontent-length: (\d+)", answer)
-            assert length is not None, answer
-            await pair[0].readexactly(int(length[1]))
-        except (OSError, asyncio.IncompleteReadError):
-            self.tally.broken += 1
-            return
-        self._idle.append(pair)
-        took = time.perf_counter() - started
-        if not answer.startswith(b"HTTP/1.1 200"):
-            self.tally.refusals_s.append(took)
-        elif took <= self._deadline_s:
-            self.tally.good += 1
-        else:
-            self.tally.late += 1
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self._host, self._port)
-
-    def close(self) -> None:
-        for _, writer in self._idle:
-            writer.close()

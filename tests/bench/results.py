@@ -132,18 +132,22 @@ def _overload(name: str, overload: dict[str, Any]) -> list[str]:
     lines = [
         f"### Overload: {name}, each request with a deadline of {overload['deadline_ms']} ms",
         "",
-        "| | Offered/s | In time/s | Late | Refused | Broken | Refusal p50, p99, max ms |",
-        "|---|---|---|---|---|---|---|",
+        "| | Offered/s | In time/s | Late | Expired | Refused (p50, p99, max) | Broken | In vain |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for label, key in (("32 connections, closed loop", "peak"), ("by the clock", "overload")):
+    connections = overload["peak"]["connections"]
+    for label, key in (
+        (f"peak, {connections} connections in a closed loop", "peak"),
+        ("by the clock", "overload"),
+    ):
         row = overload[key]
         offered = row["offered_per_second"]
         times = [row[f"refusal_{each}_ms"] for each in ("p50", "p99", "max")]
         refusals = ", ".join("none" if each is None else f"{each:.1f}" for each in times)
         lines.append(
             f"| {label} | {'' if offered is None else f'{offered:,.0f}'} "
-            f"| {row['goodput_per_second']:,.0f} | {row['late']} | {row['refused']} "
-            f"| {row['broken']} | {refusals} |"
+            f"| {row['goodput_per_second']:,.0f} | {row['late']} | {row['expired']} "
+            f"| {row['refused']} ({refusals}) | {row['broken']} | {row['computed_in_vain']} |"
         )
     return [*lines, ""]
 
