@@ -50,7 +50,13 @@ class FakeClock:
     def pending(self) -> int:
         return sum(not timer.cancelled for timer in self._timers)
 
+    @property
+    def is_idle(self) -> bool:
+        return all(timer.cancelled for timer in self._timers)
+
     def advance_to_next(self) -> None:
         """Fire what comes due next, and nothing after it."""
-        due = min((timer.due for timer in self._timers if not timer.cancelled), default=self._now)
-        self.advance(max(0.0, due - self._now))
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        if self._timers:
+            self.advance(max(0.0, self._timers[0].due - self._now))

@@ -126,7 +126,7 @@ class Scenario:
             at += call.gap_s
             self.clock.call_later(at, lambda call=call: self._submit(call))  # type: ignore[misc]
         rounds = 0
-        while self.clock.pending or self.batcher.queued or self.batcher.running:
+        while not self.clock.is_idle or self.batcher.queued or self.batcher.running:
             rounds += 1
             assert rounds < MOST_ROUNDS, "somebody waits for ever"
             await settle()

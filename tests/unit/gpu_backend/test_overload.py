@@ -71,7 +71,7 @@ class Load:
         while at < SECONDS:
             at += random.expovariate(per_second)
             self.clock.call_later(at, self.ask)
-        while self.clock.pending or self.batcher.queued or self.batcher.running:
+        while not self.clock.is_idle or self.batcher.queued or self.batcher.running:
             await settle()
             if not self.batcher.running:
                 self.clock.advance_to_next()
