@@ -14,6 +14,7 @@ from edgekit.errors import (
     ModelNotReadyError,
     OverloadedError,
     PayloadTooLargeError,
+    UnsupportedMediaTypeError,
     UpstreamUnavailableError,
 )
 from edgekit.http import Body, Headers
@@ -39,6 +40,7 @@ REFUSALS: Mapping[int, type[EdgeError]] = {
     400: InvalidInputError,
     404: ModelNotFoundError,
     413: PayloadTooLargeError,
+    415: UnsupportedMediaTypeError,
     422: InvalidInputError,
     429: OverloadedError,
     503: ModelNotReadyError,

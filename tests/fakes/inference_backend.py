@@ -178,6 +178,8 @@ class FakeBackend:
             return json_reply(model.metadata())
         if rest == ["infer"]:
             return self._infer(received, model)
+        if rest == ["classify"]:
+            return self._classify(received, model)
         return problem_reply(404, "no such action")
 
     def _infer(self, received: Received, model: FakeModel) -> Reply:
@@ -213,6 +215,27 @@ class FakeBackend:
             ("server-timing", "infer;dur=0.02"),
         ]
         return Reply(200, headers, answer + raw)
+
+    def _classify(self, received: Received, model: FakeModel) -> Reply:
+        """Decodes nothing: the last byte of the file is the class, with 0.75; the next has 0.25."""
+        if received.headers["content-type"] == "image/tiff":
+            return problem_reply(415, "TIFF is not decoded")
+        best = received.body[-1] % 10
+        predictions = [
+            {"class_id": index, "label": model.labels[index], "confidence": confidence}
+            for index, confidence in ((best, 0.75), ((best + 1) % 10, 0.25))
+        ]
+        answer = {
+            "predictions": predictions[: int(received.target.partition("top_k=")[2])],
+            "model": model.name,
+            "model_version": model.version,
+            "runtime": f"onnxruntime/{model.provider}",
+            "latency_ms": 1.0,
+        }
+        reply = json_reply(answer)
+        reply.headers.append(("inference-model", model.identity()))
+        reply.headers.append(("server-timing", "decode;dur=1.5"))
+        return reply
 
 
 def json_reply(document: object, status: int = 200) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import io
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from build_components import ROOT, Component
 from wasm import hosts
@@ -104,6 +106,22 @@ def as_json(pixels: bytes) -> Call:
 
 def as_inverted_png(pixels: bytes) -> Call:
     return as_png(bytes(255 - level for level in pixels))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "png"])
+def test_photograph_that_the_edge_does_not_decode_is_classified_by_the_backend(
+    edge: HttpEdge, kind: str
+) -> None:
+    """Of 1200 x 1200 pixels: too many for the edge, whatever the format."""
+    pixels, label = held_out()[0]
+    picture = Image.frombytes("L", (8, 8), pixels).resize((1200, 1200), Image.Resampling.NEAREST)
+    file = io.BytesIO()
+    picture.save(file, kind)
+    headers = {"content-type": f"image/{kind}"}
+    answer = edge.send(Call("POST", "/v1/classify/digits?top_k=1", headers, file.getvalue()))
+    assert answer.status == 200, answer.body
+    assert answer.headers["server-timing"].startswith("decode;dur=")
+    assert json.loads(answer.body)["predictions"][0]["class_id"] == label
 
 
 @pytest.mark.parametrize("form", [as_raw, as_png, as_json, as_inverted_png])

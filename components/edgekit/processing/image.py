@@ -1,13 +1,15 @@
 """Images from whatever a client sends.
 
-PNG, PNM ───── decode_image ──────▶ Image ── preparation.prepare(spec) ──▶ input tensor
+PNG, PNM ───── open_image ────────▶ Image ── preparation.prepare(spec) ──▶ input tensor
 raw uint8 ──── raw_image ─────────▲
 JSON numbers ─ image_from_pixels ─▲
+JPEG, …, and what is too large ─ open_image ─▶ ImageFile, for a backend to decode
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Final
 
 from edgekit.errors import (
@@ -20,10 +22,13 @@ from edgekit.processing.pnm import decode_pnm, is_pnm
 from edgekit.processing.raster import Image
 
 __all__ = [
+    "FILE_TYPES",
     "Image",
+    "ImageFile",
     "decode_image",
     "image_format",
     "image_from_pixels",
+    "open_image",
     "raw_image",
 ]
 
@@ -35,6 +40,16 @@ _FORMAT_OF_TYPE: Final = {
     "image/x-portable-pixmap": "PNM",
     "image/x-portable-anymap": "PNM",
 }
+_FOREIGN_TYPES: Final = {
+    "JPEG": "image/jpeg",
+    "WebP": "image/webp",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "TIFF": "image/tiff",
+}
+FILE_TYPES: Final = (*_FORMAT_OF_TYPE, *_FOREIGN_TYPES.values())
+"""Media types of files, those that are decoded here first."""
+
 _FOREIGN_SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"GIF8", "GIF"),
@@ -52,6 +67,37 @@ def image_format(data: bytes) -> str | None:
     if is_pnm(data):
         return "PNM"
     return next((name for start, name in _FOREIGN_SIGNATURES if data.startswith(start)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A picture that is not decoded here: of a foreign format, or too large for Python in Wasm.
+
+    Attributes:
+        media_type: Of the file.
+        data: The whole file.
+    """
+
+    media_type: str
+    data: bytes
+
+
+def open_image(data: bytes, content_type: str = "", *, max_pixels: int) -> Image | ImageFile:
+    """The picture in `data`: decoded where that is done here, else the file as it is.
+
+    Arguments and errors are those of `decode_image`, but that JPEG, WebP, GIF, BMP and TIFF are
+    no error, nor are more than `max_pixels`.
+    """
+    declared = next((name for name, kind in _FOREIGN_TYPES.items() if kind == content_type), None)
+    found = image_format(data)
+    if declared is not None and data and found != declared:
+        raise _mismatch(content_type, found)
+    if found in _FOREIGN_TYPES and (declared is not None or content_type in _GENERIC_TYPES):
+        return ImageFile(_FOREIGN_TYPES[found], data)
+    try:
+        return decode_image(data, "" if declared else content_type, max_pixels=max_pixels)
+    except PayloadTooLargeError:
+        return ImageFile("image/png" if found == "PNG" else "image/x-portable-anymap", data)
 
 
 def decode_image(data: bytes, content_type: str = "", *, max_pixels: int) -> Image:
@@ -77,15 +123,19 @@ def decode_image(data: bytes, content_type: str = "", *, max_pixels: int) -> Ima
         raise InvalidInputError("the image is empty")
     found = image_format(data)
     if declared is not None and found != declared:
-        raise InvalidInputError(
-            f"the content type is {content_type}, but the data is {found or 'of no known format'}"
-        )
+        raise _mismatch(content_type, found)
     if found == "PNG":
         return decode_png(data, max_pixels=max_pixels)
     if found == "PNM":
         return decode_pnm(data, max_pixels=max_pixels)
     raise UnsupportedMediaTypeError(
         f"the image is {found or 'of no known format'}; PNG and PNM (P1 to P6) are read here"
+    )
+
+
+def _mismatch(content_type: str, found: str | None) -> InvalidInputError:
+    return InvalidInputError(
+        f"the content type is {content_type}, but the data is {found or 'of no known format'}"
     )
 
 

@@ -11,31 +11,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekit.errors import InvalidInputError, ModelNotFoundError, UnsupportedMediaTypeError
+from edgekit.errors import (
+    InvalidInputError,
+    ModelNotFoundError,
+    UnsupportedMediaTypeError,
+    UpstreamUnavailableError,
+)
 from edgekit.http import Request
-from edgekit.processing.image import Image, decode_image, image_from_pixels, raw_image
+from edgekit.processing.image import (
+    FILE_TYPES,
+    Image,
+    ImageFile,
+    image_from_pixels,
+    open_image,
+    raw_image,
+)
 from edgekit.processing.tensor import Prediction
 from edgekit.protocols.json_text import parse_json
 
 __all__ = [
     "JSON_TYPE",
     "MEDIA_TYPES",
+    "BackendAnswer",
     "ClassifyQuery",
     "add_latency",
     "format_answer",
+    "parse_backend_answer",
     "parse_image",
     "parse_query",
 ]
 
 JSON_TYPE = "application/json"
 RAW_TYPE = "application/octet-stream"
-FILE_TYPES = (
-    "image/png",
-    "image/x-portable-bitmap",
-    "image/x-portable-graymap",
-    "image/x-portable-pixmap",
-    "image/x-portable-anymap",
-)
 MEDIA_TYPES = (*FILE_TYPES, RAW_TYPE, JSON_TYPE)
 
 JSON_MEMBERS = ("image", "pixels", "width", "height")
@@ -117,13 +124,19 @@ def _refusal(name: str, given: str, takes: str) -> InvalidInputError:
     return InvalidInputError(f"{name} is {given[:40]!r}; it takes {takes}", param=name)
 
 
-def parse_image(request: Request, query: ClassifyQuery, body: bytes, max_pixels: int) -> Image:
+def parse_image(
+    request: Request, query: ClassifyQuery, body: bytes, max_pixels: int
+) -> Image | ImageFile:
     """The picture in `body`, in whichever form the content type says.
+
+    Returns:
+        A file as it is where it is not decoded here: its format is foreign, or it has more than
+        `max_pixels`.
 
     Raises:
         UnsupportedMediaTypeError: The form is none that is read here, or is compressed.
         InvalidInputError: The body is empty or malformed.
-        PayloadTooLargeError: The picture has more than `max_pixels`.
+        PayloadTooLargeError: Bare pixels are more than `max_pixels`.
     """
     coding = (request.headers.get("content-encoding") or "identity").strip().lower()
     if coding != "identity":
@@ -147,10 +160,10 @@ def parse_image(request: Request, query: ClassifyQuery, body: bytes, max_pixels:
                 param="height" if query.height is None and query.width is not None else "width",
             )
         return raw_image(body, query.width, query.height, max_pixels=max_pixels)
-    return decode_image(body, media_type, max_pixels=max_pixels)
+    return open_image(body, media_type, max_pixels=max_pixels)
 
 
-def _json_image(body: bytes, max_pixels: int) -> Image:
+def _json_image(body: bytes, max_pixels: int) -> Image | ImageFile:
     document = _load_object(body)
     unknown = [name for name in document if name not in JSON_MEMBERS]
     if unknown:
@@ -161,7 +174,7 @@ def _json_image(body: bytes, max_pixels: int) -> Image:
     if ("image" in document) == ("pixels" in document):
         raise InvalidInputError("the body takes either image (base64 of a file) or pixels")
     if "image" in document:
-        return decode_image(_decode_base64(document["image"]), max_pixels=max_pixels)
+        return open_image(_decode_base64(document["image"]), max_pixels=max_pixels)
     width, height = (_json_size(document, name) for name in ("width", "height"))
     return image_from_pixels(document["pixels"], width=width, height=height, max_pixels=max_pixels)
 
@@ -178,7 +191,7 @@ def _load_object(body: bytes) -> dict[str, Any]:
 
 def _decode_base64(value: object) -> bytes:
     if not isinstance(value, str):
-        raise InvalidInputError("image takes a string: base64 of a PNG or PNM file", param="image")
+        raise InvalidInputError("image takes a string: base64 of an image file", param="image")
     data = value.partition(",")[2] if value.startswith("data:") else value
     try:
         # Encoders wrap lines; any other foreign character is a mistake.
@@ -220,6 +233,41 @@ def format_answer(
         "runtime": runtime,
     }
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendAnswer:
+    """What a backend says of a picture that it decoded itself.
+
+    Attributes:
+        predictions: Best first.
+        version: Of the model.
+        runtime: Runtime and execution provider.
+    """
+
+    predictions: list[Prediction]
+    version: str
+    runtime: str
+
+
+def parse_backend_answer(body: bytes) -> BackendAnswer:
+    """The answer of a backend's own classify route.
+
+    Raises:
+        UpstreamUnavailableError: It makes no sense.
+    """
+    try:
+        document = parse_json(body)
+        predictions = [
+            Prediction(int(each["class_id"]), str(each["label"]), float(each["confidence"]))
+            for each in document["predictions"]
+        ]
+        if not all(0 <= each.confidence <= 1 for each in predictions):
+            raise ValueError("a confidence is not from 0 to 1")
+        version, runtime = document["model_version"], document["runtime"]
+        return BackendAnswer(predictions, str(version), str(runtime))
+    except (ValueError, TypeError, KeyError, OverflowError) as exc:
+        raise UpstreamUnavailableError("the backend's answer is no classification") from exc
 
 
 def add_latency(body: bytes, latency_ms: float) -> bytes:

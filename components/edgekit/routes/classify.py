@@ -3,8 +3,9 @@
 Decoding, fitting, softmax and top-k happen here; the backend gets one tensor as a binary request.
 What the model wants comes from its metadata. When an answer shows that the model has changed
 since, the metadata is fetched again and the picture goes out a second time, fitted to the new
-model: old labels never name the classes of a new one. Which tier answers, and what stands in when
-none can, is decided in `edgekit.inference`.
+model: old labels never name the classes of a new one. JPEG and its like, and pictures too large to
+inflate in Wasm, go to the backend's own classify route as they are. Which tier answers, and what
+stands in when none can, is decided in `edgekit.inference`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgekit.errors import (
     InvalidInputError,
     ModelNotFoundError,
     ModelNotReadyError,
+    UnsupportedMediaTypeError,
     UpstreamUnavailableError,
 )
 from edgekit.exchange import Exchange
@@ -31,14 +33,16 @@ from edgekit.models.shipped import SHIPPED
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
 from edgekit.policy.placement import Tier
+from edgekit.processing.image import ImageFile
 from edgekit.processing.preparation import ImageSpec, prepare
 from edgekit.processing.raster import Image
-from edgekit.processing.tensor import OutputKind, top_k
+from edgekit.processing.tensor import OutputKind, Prediction, top_k
 from edgekit.protocols.classify import (
     JSON_TYPE,
     ClassifyQuery,
     add_latency,
     format_answer,
+    parse_backend_answer,
     parse_image,
     parse_query,
 )
@@ -68,7 +72,7 @@ class Classification(Inference):
     def __init__(self, query: ClassifyQuery) -> None:
         self._query = query
         self._body = b""
-        self._image: Image | None = None
+        self._image: Image | ImageFile | None = None
         self._upstream_timing: str | None = None
 
     @property
@@ -84,6 +88,8 @@ class Classification(Inference):
     @property
     def edge_model(self) -> EdgeModel | None:
         """The model of that name inside the component; versions are the backend's to number."""
+        if isinstance(self._image, ImageFile):
+            return None
         model = SHIPPED.get(self._query.model)
         if model is None or model.task != IMAGE_TASK or self._query.version is not None:
             return None
@@ -117,6 +123,8 @@ class Classification(Inference):
 
     def ask(self, exchange: Exchange) -> Answer:
         """Scores of the upstream's model, and what they mean."""
+        if isinstance(self._image, ImageFile):
+            return self._pass_on(self._image, exchange)
         image = self._decoded()
         query = self._query
         metadata = find_metadata(exchange, query.model, query.version)
@@ -130,6 +138,30 @@ class Classification(Inference):
         exchange.end_stage("backend")
         self._upstream_timing = scored.fields.get("server-timing")
         return scored.answer(exchange)
+
+    def _pass_on(self, file: ImageFile, exchange: Exchange) -> Answer:
+        """The backend's own answer for a picture that is decoded there."""
+        query = self._query
+        # The threshold is applied here, so that the confidence of the best class is known.
+        target = f"{model_path(query.model, query.version)}/classify?top_k={query.top_k}"
+        headers = Headers([("content-type", file.media_type)])
+        try:
+            fields, content = exchange.backend().call("POST", target, headers, file.data)
+        except ModelNotFoundError as error:
+            fetch_metadata(exchange, query.model, query.version)  # raises where it is the model
+            most = exchange.settings.max_image_pixels
+            raise UnsupportedMediaTypeError(
+                f"the backend decodes no pictures; PNG and PNM of at most {most} pixels "
+                "are decoded at the edge"
+            ) from error
+        exchange.end_stage("backend")
+        self._upstream_timing = fields.get("server-timing")
+        given = parse_backend_answer(content)
+        identity = parse_model_identity(fields.last("inference-model"))
+        if identity is None:
+            identity = ModelIdentity(query.model, given.version, "", "")
+        answer = _told(query, given.predictions, identity=identity, runtime=given.runtime)
+        return replace(answer, directives=parse_response_directives(fields))
 
     def answer_at_edge(self, exchange: Exchange) -> Answer:
         """Probabilities of the component's own model."""
@@ -156,7 +188,7 @@ class Classification(Inference):
         return Response(200, headers, add_latency(answer.body, exchange.elapsed_ms()))
 
     def _decoded(self) -> Image:
-        assert self._image is not None
+        assert isinstance(self._image, Image)
         return self._image
 
 
@@ -294,14 +326,24 @@ def _answer(
     runtime: str,
 ) -> Answer:
     predictions = top_k(scores, kind=kind, labels=labels, k=query.top_k)
+    return _told(query, predictions, identity=identity, runtime=runtime)
+
+
+def _told(
+    query: ClassifyQuery,
+    predictions: Sequence[Prediction],
+    *,
+    identity: ModelIdentity,
+    runtime: str,
+) -> Answer:
     wanted = [item for item in predictions if item.confidence >= query.threshold]
     body = format_answer(wanted, model=query.model, version=identity.version, runtime=runtime)
     return Answer(
         headers=Headers([("content-type", JSON_TYPE)]),
         body=body,
         identity=identity,
-        confidence=predictions[0].confidence,
-        class_id=predictions[0].class_id,
+        confidence=predictions[0].confidence if predictions else None,
+        class_id=predictions[0].class_id if predictions else None,
     )
 
 

@@ -9,9 +9,11 @@ from edgekit.errors import (
 )
 from edgekit.processing.image import (
     Image,
+    ImageFile,
     decode_image,
     image_format,
     image_from_pixels,
+    open_image,
     raw_image,
 )
 from unit.edgekit_processing.png_writer import encode_png
@@ -166,3 +168,45 @@ def test_image_from_pixels_anything_else_is_invalid(pixels: object, text: str) -
 def test_image_from_pixels_above_the_limit_is_too_large(pixels: object) -> None:
     with pytest.raises(PayloadTooLargeError):
         image_from_pixels(pixels, max_pixels=2)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "", "application/octet-stream"])
+def test_open_image_decodes_what_can_be_decoded_here(content_type: str) -> None:
+    assert open_image(PNG, content_type, max_pixels=4) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "kind"),
+    [
+        (b"\xff\xd8\xff\xe0", "image/jpeg", "image/jpeg"),
+        (b"\xff\xd8\xff\xe0", "", "image/jpeg"),
+        (b"RIFF0000WEBP", "image/webp", "image/webp"),
+        (b"GIF89a", "", "image/gif"),
+        (b"BM....", "image/bmp", "image/bmp"),
+        (b"MM\0*", "image/tiff", "image/tiff"),
+        (PNG, "image/png", "image/png"),
+        (PNM, "image/x-portable-pixmap", "image/x-portable-anymap"),
+    ],
+)
+def test_open_image_leaves_foreign_and_large_files_as_they_are(
+    data: bytes, content_type: str, kind: str
+) -> None:
+    assert open_image(data, content_type, max_pixels=3) == ImageFile(kind, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "error"),
+    [
+        (PNG, "image/jpeg", InvalidInputError),
+        (b"hello", "image/jpeg", InvalidInputError),
+        (b"", "image/jpeg", InvalidInputError),
+        (b"\xff\xd8\xff\xe0", "image/png", InvalidInputError),
+        (b"\xff\xd8\xff\xe0", "image/heic", UnsupportedMediaTypeError),
+        (b"hello", "", UnsupportedMediaTypeError),
+    ],
+)
+def test_open_image_refuses_what_nobody_decodes(
+    data: bytes, content_type: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        open_image(data, content_type, max_pixels=4)
