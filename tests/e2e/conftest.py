@@ -81,7 +81,7 @@ class MakeUp:
         """Nothing of it is left, whatever state it is in."""
         self.interrupt()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=40)
+            self.process.wait(timeout=60)
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ class RunningRequest:
     cancellation: Cancellation
     thread: threading.Thread
 
-    def join(self, timeout_s: float = 10.0) -> None:
+    def join(self, timeout_s: float = 60.0) -> None:
         """Wait for the guest to end."""
         self.thread.join(timeout_s)
         assert not self.thread.is_alive(), "the guest did not end"

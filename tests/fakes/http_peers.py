@@ -23,7 +23,8 @@ from edgehost.ports import (
     Wakeup,
 )
 
-WAIT_S = 10.0
+WAIT_S = 60.0
+"""Longest wait for what has to happen, on a machine that does other things as well."""
 
 
 def read_all(body: BodyReader, chunk: int = 16 * 1024) -> bytes:

@@ -25,6 +25,7 @@ class EngineServer:
         pause_s: Time between two chunks.
         left: Monotonic time at which a caller was gone before its answer was complete.
         streaming: Streams that are being written now.
+        written: Chunks that have been written to all of them.
     """
 
     def __init__(self, engine: FakeEngine) -> None:
@@ -34,6 +35,7 @@ class EngineServer:
         self.pause_s = 0.0
         self.left: queue.Queue[float] = queue.Queue()
         self.streaming = 0
+        self.written = 0
         self.stopping = threading.Event()
         self.lock = threading.Lock()
 
@@ -88,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             if streamed:
                 chunk = b"%x\r\n%s\r\n" % (len(chunk), chunk)
             self.wfile.write(chunk)
+            self.server.owner.written += 1
         if reply.silent:
             self._await_departure()
         if reply.broken or reply.silent:

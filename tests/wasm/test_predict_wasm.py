@@ -100,6 +100,18 @@ def test_predict_backend_that_is_back_is_used_at_once(edge: HttpEdge, backend: F
     check(edge.send(RAW_CALL), classified(3), "after the fault")
 
 
+@pytest.mark.parametrize(
+    "call", [RAW_CALL, Call("GET", "/v2/health/ready")], ids=["classify", "protocol"]
+)
+def test_predict_backend_that_hangs_is_given_up_at_its_timeout(call: Call, tmp_path: Path) -> None:
+    backend = FakeBackend()
+    backend.fault = Fault.HANG
+    with serve_backend(backend) as url:
+        variables = {**VARIABLES, "backend_url": url, "backend_first_byte_timeout_ms": "200"}
+        with hosts.embedded(tmp_path, variables) as edge:
+            check(edge.send(call), problem(504, "deadline_exceeded", "too long"), "hanging")
+
+
 @pytest.fixture
 def lonely_edge(tmp_path: Path) -> Iterator[HttpEdge]:
     """With the defaults of spin.toml, but a backend port where nobody listens."""

@@ -11,7 +11,7 @@ import json
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fakes.chat_edge import MESSAGES, events_of, lines_of
@@ -80,6 +80,10 @@ def chat(**members: Any) -> Call:
 
 def ollama_chat(**members: Any) -> Call:
     return post("/api/chat", **{"messages": MESSAGES, **members})
+
+
+def within(deadline_ms: int, call: Call) -> Call:
+    return replace(call, headers={**call.headers, "inference-deadline-ms": str(deadline_ms)})
 
 
 def engine_with(**changes: Any) -> Callable[[FakeEngine], None]:
@@ -662,7 +666,7 @@ EXHAUSTED = "exhausted"
 
 def _failing(
     name: str, before: Callable[[FakeEngine], None], status: int, code: str, *texts: str,
-    **fields: str,
+    deadline_ms: int | None = None, **fields: str,
 ) -> list[ChatCase]:  # fmt: skip
     """An engine that refuses does so in the client's shape."""
     headers = {name.replace("_", "-"): value for name, value in fields.items()}
@@ -673,7 +677,8 @@ def _failing(
         Expected(each.status, json=_without_param(each.json), headers={**each.headers, **headers})
         for each in both
     ]
-    calls = (chat(), chat(stream=True), ollama_chat(stream=False), ollama_chat())
+    plain = (chat(), chat(stream=True), ollama_chat(stream=False), ollama_chat())
+    calls = plain if deadline_ms is None else [within(deadline_ms, call) for call in plain]
     wanted = (expected[0], expected[0], expected[1], expected[1])
     kinds = ("chat", "chat stream", "ollama", "ollama stream")
     return [
@@ -696,7 +701,7 @@ FAILING = [
     *_failing("nobody listens", engine_with(override=lambda _call: EngineReply(refused=True)),
               503, EXHAUSTED, "cannot be reached"),
     *_failing("no answer", engine_with(override=lambda _call: EngineReply(silent=True)),
-              504, "deadline_exceeded"),
+              504, "deadline_exceeded", deadline_ms=500),
     *_failing("a full queue", answering(503, QUEUE_FULL), 503, "model_not_ready", "server busy",
               retry_after="1", x_should_retry="true"),
     *_failing("a full queue that says when", answering(503, QUEUE_FULL, retry_after="7"),
@@ -741,7 +746,7 @@ FAILING = [
     *_broken("stream ends too early", end=700),
     *_broken("stream ends before anything", end=0),
     *_broken("an event without end", edit=lambda reply: reply.chunks.insert(2, b"x" * 2_000_000)),
-    ChatCase("engine falls silent: chat", chat(stream=True), SSE,
+    ChatCase("engine falls silent: chat", within(3000, chat(stream=True)), SSE,
              lambda answer, _engine: _timed_out(answer),
              engine_with(edit=lambda reply: _silence(reply))),
     *(ChatCase(f"garbage in mid-stream: {name}", call, SSE, look, engine_with(edit=_garbage),

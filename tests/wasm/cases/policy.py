@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 
 from fakes.inference_backend import FakeBackend, FakeModel, Fault
-from wasm.cases.predict import lit
+from wasm.cases.predict import HEAD, lit
 from wasm.cases.table import Call, Case, Expected, Step
 
 __all__ = ["CASES", "VARIABLES"]
@@ -37,7 +37,6 @@ VARIABLES = {
         }
     ),
     "cors_origins": "https://app.test",
-    "backend_first_byte_timeout_ms": "500",
     "retry_attempts": "1",
     "records_enabled": "false",
     "classify_cascade": "false",
@@ -188,12 +187,6 @@ PLACED = [
 TENSOR = {"name": "image", "datatype": "UINT8", "shape": [1, 1, 8, 8]}
 AS_JSON = json.dumps(
     {"inputs": [{**TENSOR, "data": list(lit(3))}], "outputs": [{"name": "logits"}], "id": "a"}
-).encode()
-HEAD = json.dumps(
-    {
-        "inputs": [{**TENSOR, "parameters": {"binary_data_size": 64}}],
-        "outputs": [{"name": "logits"}],
-    }
 ).encode()
 INFER = "/v2/models/pixels/infer"
 

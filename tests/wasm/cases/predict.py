@@ -17,12 +17,14 @@ from dataclasses import replace
 from fakes.inference_backend import FakeBackend, FakeModel, Fault, Received, Reply, problem_reply
 from wasm.cases.table import Call, Case, Expected, Step
 
-__all__ = ["CASES", "VARIABLES", "lit", "png"]
+__all__ = ["CASES", "HEAD", "VARIABLES", "lit", "png"]
 
 VARIABLES = {
-    "backend_connect_timeout_ms": "1000",
-    "backend_first_byte_timeout_ms": "500",
-    "backend_between_bytes_timeout_ms": "500",
+    # Longer than a healthy backend takes on a loaded machine: a case whose backend is silent names
+    # a deadline.
+    "backend_connect_timeout_ms": "20000",
+    "backend_first_byte_timeout_ms": "20000",
+    "backend_between_bytes_timeout_ms": "20000",
     "max_body_bytes": "100000",
     "max_image_pixels": "65536",
     "metadata_ttl_s": "60",
@@ -37,6 +39,7 @@ PATH = "/v1/classify/pixels"
 RAW = {"content-type": "application/octet-stream"}
 PNG = {"content-type": "image/png"}
 JSON = {"content-type": "application/json"}
+SOON = {"inference-deadline-ms": "500"}
 LABELS = FakeModel().labels
 OIP_HEADER = "inference-header-content-length"
 
@@ -475,7 +478,8 @@ RAW_TENSOR = {**TENSOR, "parameters": {"binary_data_size": 40}}
 
 FAILING = [
     _failing("connection closes", with_fault(Fault.RESET), DOWN),
-    _failing("no answer in time", with_fault(Fault.HANG), problem(504, "deadline_exceeded")),
+    _failing("no answer in time", with_fault(Fault.HANG), problem(504, "deadline_exceeded"),
+             replace(RAW_CALL, headers={**RAW, **SOON})),
     _failing("body breaks off", with_fault(Fault.BREAK_BODY), DOWN),
     _failing("status 500", _status(500), DOWN),
     _failing("status 401", _status(401), DOWN),
@@ -597,6 +601,21 @@ ECHO = Call(
 )
 
 
+HEAD = json.dumps(
+    {
+        "inputs": [
+            {
+                "name": "image",
+                "datatype": "UINT8",
+                "shape": [1, 1, 8, 8],
+                "parameters": {"binary_data_size": 64},
+            }
+        ],
+        "outputs": [{"name": "logits"}],
+    }
+).encode()
+
+
 def _echoed(backend: FakeBackend) -> None:
     received = backend.received[-1]
     assert received.target == ECHO.target
@@ -663,7 +682,9 @@ PASSED = [
     _failing("protocol: connection closes", with_fault(Fault.RESET), UNREACHABLE,
              Call("GET", "/v2/health/ready")),
     _failing("protocol: no answer in time", with_fault(Fault.HANG),
-             problem(504, "deadline_exceeded"), Call("GET", "/v2/health/ready")),
+             problem(504, "deadline_exceeded"),
+             Call("POST", "/v2/models/pixels/infer", {OIP_HEADER: str(len(HEAD)), **SOON},
+                  HEAD + lit(3))),
     case("protocol: body over the limit", Call("POST", "/v2/echo", RAW, bytes(100_001)),
          problem(413, "payload_too_large", "100000")),
     case("index", Call("GET", "/"),
