@@ -33,7 +33,7 @@ from wasm_sections import WasmFormatError, strip_custom_sections
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["BuildError", "Component", "build", "discover"]
+__all__ = ["INTERRUPTED", "BuildError", "Component", "build", "discover", "main"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_PACKAGES = ("edgekit", "edgespin")
@@ -48,6 +48,8 @@ VOCABULARY_FOLDER = "edgekit/models/vocabulary_files"
 WORLD = "spin-http"
 BUILD_TIMEOUT_S = 900
 PROGRESS_INTERVAL_S = 1.0
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 
 class BuildError(Exception):
@@ -271,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 

@@ -14,22 +14,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import build_components
 import environments
 from processes import Child
 
@@ -37,10 +37,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".run"
 RECORDS_FILE = RUN_DIR / "records.sqlite"
 BUILT_MODELS = ROOT / ".models"
-READY_TIMEOUT_S = 60.0
-"""First start compiles the components to machine code, about 10 s each on a small machine."""
+READY_TIMEOUT_S = 300.0
+"""The first start compiles the components to machine code: 10 s each on two idle cores, and far
+longer on busy ones. A program that ends instead is noticed at once."""
 STOP_GRACE_S = 15.0
 """Longer than the edge's own grace period, so that running requests can finish."""
+
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Not through a proxy of the environment: it knows nothing of this machine's ports."""
 
 
 class UpError(Exception):
@@ -131,12 +135,20 @@ class Plan:
         return {"SPIN_VARIABLE_BACKEND_URL": self.backend.url, **env}
 
 
-def up(plan: Plan, stop: threading.Event) -> None:
-    """Run until `stop` is set or a program ends. Raises `UpError`."""
+def up(plan: Plan) -> None:
+    """Run until a signal comes or a program ends.
+
+    Raises:
+        UpError: It cannot be started, or a program ended.
+        KeyboardInterrupt: The signal came before anything was started.
+    """
     started = time.monotonic()
-    python = _prepare()
+    # First: nobody should wait minutes for the news that a port is taken.
     plan.backend.check_free("BACKEND_LISTEN")
     plan.edge.check_free("EDGE_LISTEN")
+    python = _prepare()
+    stop = threading.Event()
+    _on_signals(stop.set)
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with contextlib.ExitStack() as stack:
         backend_env = plan.backend_environment(env)
@@ -156,10 +168,13 @@ def _prepare() -> Path:
         python = environments.ensure("host")
     except environments.SetupError as exc:
         raise UpError(str(exc)) from exc
-    build = [sys.executable, str(ROOT / "scripts" / "build_components.py")]
-    if subprocess.run(build, cwd=ROOT, check=False).returncode:
-        raise UpError("the components were not built: the line above says why")
-    return python
+    match build_components.main([]):
+        case 0:
+            return python
+        case build_components.INTERRUPTED:
+            raise KeyboardInterrupt
+        case _:
+            raise UpError("the components were not built: the line above says why")
 
 
 def _start(
@@ -186,9 +201,9 @@ def _wait_ready(child: Child, url: str, stop: threading.Event) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with _DIRECTLY.open(url, timeout=5) as response:
             return bool(response.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (OSError, http.client.HTTPException):
         return False
 
 
@@ -233,10 +248,10 @@ def _seven() -> list[list[int]]:
 def _provider(plan: Plan) -> str:
     """The execution provider that really serves, as the backend tells it."""
     try:
-        with urllib.request.urlopen(f"{plan.backend.url}/v2/models/digits", timeout=5) as response:
+        with _DIRECTLY.open(f"{plan.backend.url}/v2/models/digits", timeout=5) as response:
             parameters = json.load(response)["parameters"]
         return str(parameters["execution_provider"]["active"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return "provider unknown"
 
 
@@ -291,29 +306,40 @@ def _wait_until_unlocked(descriptor: int, pid: int) -> None:
         time.sleep(0.05)
 
 
+def _on_signals(action: Callable[[], None]) -> None:
+    """What Ctrl-C, `make down` and a closed terminal do from now on."""
+
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        action()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Entry of the command line."""
     parser = argparse.ArgumentParser(description="Start backend and edge; Ctrl-C stops both.")
     parser.add_argument("--down", action="store_true", help="stop what another terminal started")
     parser.add_argument("--port", type=int, help="with --down: only the one at this edge port")
     arguments = parser.parse_args()
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
     try:
         if arguments.down:
             down(arguments.port)
             return 0
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, on_signal)
+        _on_signals(_interrupt)
         plan = Plan.read(os.environ)
         with _registered(plan):
-            up(plan, stop)
+            up(plan)
     except UpError as exc:
         print(f"error: {exc}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped before anything was started", flush=True)
+        return build_components.INTERRUPTED
     return 0
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 400.0
+"""More than `make up` itself waits, so that what it says is what a test reports."""
 
 
 def free_port() -> int:

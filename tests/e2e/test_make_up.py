@@ -15,7 +15,7 @@ import pytest
 
 from e2e.conftest import ROOT, MakeUp, StartApp
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def curl_lines(output: str) -> list[str]:

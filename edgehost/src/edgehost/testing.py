@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["AppOptions", "EdgeHost", "EdgeHostProcess", "GuestLine", "RunningApp", "SpinAppFactory"]
 
 _LOG_LINES_KEPT = 10_000
-_START_TIMEOUT_S = 120.0  # compiling several components on a slow machine
+_START_TIMEOUT_S = 300.0  # compiling several components on a slow machine
 _STOP_TIMEOUT_S = 15.0
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +111,43 @@ def test_plan_without_built_models_leaves_the_backend_its_default(built: Path) -
 def test_plan_folders_the_user_names_stay(built: Path) -> None:
     given = {"BACKEND_MODELS": "mine"}
     assert Plan.read({"PATH": ""}).backend_environment(given) == given
+
+
+PREPARING = """
+import subprocess, sys
+import environments, up
+def ensure(name):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print(child.pid, flush=True)
+    try:
+        child.wait()
+    finally:
+        child.kill()
+        child.wait()
+environments.ensure = ensure
+sys.exit(up.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_up_signal_while_it_prepares_ends_that_and_is_no_error(number: signal.Signals) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as two,
+    ):
+        edge, backend = (f"127.0.0.1:{probe.getsockname()[1]}" for probe in (one, two))
+    addresses = {"EDGE_LISTEN": edge, "BACKEND_LISTEN": backend}
+    with subprocess.Popen(
+        [sys.executable, "-c", PREPARING],
+        env={**os.environ, **addresses, "PYTHONPATH": str(up.ROOT / "scripts")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+    assert "stopped before anything was started" in said
+    assert not Path(f"/proc/{child}").exists()
