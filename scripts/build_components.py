@@ -33,7 +33,7 @@ from wasm_sections import WasmFormatError, strip_custom_sections
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["INTERRUPTED", "BuildError", "Component", "build", "discover", "main"]
+__all__ = ["BuildError", "Component", "build", "build_changed", "discover"]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_PACKAGES = ("edgekit", "edgespin")
@@ -48,8 +48,6 @@ VOCABULARY_FOLDER = "edgekit/models/vocabulary_files"
 WORLD = "spin-http"
 BUILD_TIMEOUT_S = 900
 PROGRESS_INTERVAL_S = 1.0
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 class BuildError(Exception):
@@ -243,6 +241,18 @@ def _say(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
+def build_changed(components: list[Component], *, force: bool = False) -> None:
+    """Every one of `components` is built from its present sources; with `force`, built anew.
+
+    Raises:
+        BuildError, SetupError, OSError: One cannot be built; the text is one line that says why.
+    """
+    with _lock(ROOT):
+        for component in components:
+            if force or not component.is_current():
+                build(component, ensure("guest"))
+
+
 def _select(names: list[str]) -> list[Component]:
     components = discover()
     known = {component.name: component for component in components}
@@ -265,15 +275,12 @@ def main(arguments: list[str] | None = None) -> int:
             for component in components:
                 print(f"{component.name}\t{'current' if component.is_current() else 'outdated'}")
             return 0
-        with _lock(ROOT):
-            for component in components:
-                if options.force or not component.is_current():
-                    build(component, ensure("guest"))
+        build_changed(components, force=options.force)
     except (BuildError, SetupError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return 130
     return 0
 
 

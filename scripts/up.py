@@ -40,8 +40,11 @@ BUILT_MODELS = ROOT / ".models"
 READY_TIMEOUT_S = 300.0
 """The first start compiles the components to machine code: 10 s each on two idle cores, and far
 longer on busy ones. A program that ends instead is noticed at once."""
+CHAT_MODEL = "tiny-docs"
 STOP_GRACE_S = 15.0
 """Longer than the edge's own grace period, so that running requests can finish."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Not through a proxy of the environment: it knows nothing of this machine's ports."""
@@ -166,15 +169,10 @@ def _prepare() -> Path:
     """Environments and components are current; the interpreter that runs them."""
     try:
         python = environments.ensure("host")
-    except environments.SetupError as exc:
+        build_components.build_changed(build_components.discover())
+    except (environments.SetupError, build_components.BuildError, OSError) as exc:
         raise UpError(str(exc)) from exc
-    match build_components.main([]):
-        case 0:
-            return python
-        case build_components.INTERRUPTED:
-            raise KeyboardInterrupt
-        case _:
-            raise UpError("the components were not built: the line above says why")
+    return python
 
 
 def _start(
@@ -233,10 +231,27 @@ backend {plan.backend.url} ({_provider(plan)})
 
   # Open Inference Protocol v2, for Triton and KServe clients
   curl -s {edge}/v2/models/digits
-
+{_chat_line(edge)}
 Ctrl-C stops everything.""",
         flush=True,
     )
+
+
+def _chat_line(edge: str) -> str:
+    """How to chat with the language model that ships; empty where the edge does not offer it."""
+    try:
+        with _DIRECTLY.open(f"{edge}/v1/models", timeout=5) as response:
+            offered = [model["id"] for model in json.load(response)["data"]]
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return ""
+    if CHAT_MODEL not in offered:
+        return ""
+    messages = [{"role": "user", "content": "What does open() do?"}]
+    return f"""
+  # a tiny language model; "stream": true brings its words as they come
+  curl -s {edge}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{json.dumps({"model": CHAT_MODEL, "messages": messages})}'
+"""
 
 
 def _seven() -> list[list[int]]:
@@ -339,7 +354,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         print("\nstopped before anything was started", flush=True)
-        return build_components.INTERRUPTED
+        return INTERRUPTED
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,7 @@ def wait_gone(app: MakeUp, timeout_s: float = 60.0) -> set[int]:
 
 def test_printed_curl_lines_when_pasted_all_answer_json(app: MakeUp) -> None:
     lines = curl_lines(app.output)
-    assert len(lines) >= 3
+    assert len(lines) == 4
     for line in lines:
         done = subprocess.run(
             line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
@@ -60,6 +63,40 @@ def test_interrupt_stops_everything_and_exits_cleanly(start_app: StartApp) -> No
     app.process.wait(timeout=60)
     assert wait_gone(app) == set()
     assert "Traceback" not in app.output
+
+
+def test_interrupt_under_load_breaks_no_answer(start_app: StartApp) -> None:
+    app = start_app()
+    app.wait_ready()
+    seven = (ROOT / "examples" / "seven.png").read_bytes()
+    answered: list[int] = []
+
+    def ask() -> None:
+        """One request after the other, until nobody listens any more."""
+        headers = {"content-type": "image/png", "cache-control": "no-store"}
+        while True:
+            connection = http.client.HTTPConnection(app.edge, timeout=60)
+            with contextlib.closing(connection):
+                try:
+                    connection.connect()
+                except ConnectionRefusedError:
+                    return
+                connection.request("POST", "/v1/classify/digits", seven, headers)
+                response = connection.getresponse()
+                assert json.loads(response.read())["predictions"][0]["label"] == "7"
+                answered.append(response.status)
+
+    with ThreadPoolExecutor(16) as clients:
+        asking = [clients.submit(ask) for _ in range(16)]
+        while len(answered) < 50:
+            assert not any(client.done() for client in asking)
+            time.sleep(0.01)
+        app.interrupt()
+        for client in asking:
+            client.result(timeout=60)
+    assert set(answered) == {200}
+    assert app.process.wait(timeout=60) is not None
+    assert wait_gone(app) == set()
 
 
 def test_killed_outright_leaves_no_process(start_app: StartApp) -> None:
