@@ -57,7 +57,7 @@ def main() -> int:
         _earlier(given.out)
         if given.add
         else {
-            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "date": _now(),
             "machine": machine(*packages),
             "rounds": given.rounds,
             "seconds": given.seconds,
@@ -87,6 +87,10 @@ def main() -> int:
         _write(result, given.out)
     ours = [r for w in result["workloads"].values() for r in w["rounds"] if r["server"] == "ours"]
     return 1 if any(each["failed"] for each in ours) else 0
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
@@ -273,7 +277,13 @@ def _overload(workload: Workload, folder: Path, given: argparse.Namespace) -> di
         )
         with Floor(given.priority, [server.session]).given_to(server.session):
             measured = overload(subject, lambda name, run: print(f"  {name}: {run}", flush=True))
-        return {"deadline_ms": OVERLOAD_DEADLINE_MS, **measured}
+        return {
+            "date": _now(),
+            "machine": machine("onnxruntime"),
+            "load_average": os.getloadavg()[0],
+            "deadline_ms": OVERLOAD_DEADLINE_MS,
+            **measured,
+        }
 
 
 class Floor:

@@ -132,6 +132,8 @@ def _overload(name: str, overload: dict[str, Any]) -> list[str]:
     lines = [
         f"### Overload: {name}, each request with a deadline of {overload['deadline_ms']} ms",
         "",
+        f"{overload['date']}, {overload['machine']}; load average {overload['load_average']:.1f}.",
+        "",
         "| | Offered/s | In time/s | Late | Expired | Refused (p50, p99, max) | Broken | In vain |",
         "|---|---|---|---|---|---|---|---|",
     ]
