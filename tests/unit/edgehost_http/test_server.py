@@ -680,6 +680,35 @@ def test_shut_down_lets_the_running_request_finish_and_closes_idle_connections()
     assert (body, fields["connection"], finished) == (b"hello", "close", [True])
 
 
+def test_shut_down_answers_the_first_request_of_a_client_that_had_connected() -> None:
+    clock = Clock()
+    with RunningServer(hello, clock=clock) as server, server.client() as early:
+        wait_until(lambda: len(server.server._connections) == 1, "the connection")
+        stopper = threading.Thread(target=server.server.shut_down, args=(WAIT_S,), daemon=True)
+        stopper.start()
+        wait_until(lambda: all(c._shutting_down for c in server.server._connections), "the end")
+        early.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        _, fields, body = early.receive_response()
+        stopper.join(WAIT_S)
+    assert (body, fields["connection"]) == (b"hello", "close")
+
+
+def test_shut_down_waits_a_moment_for_a_client_that_sends_nothing() -> None:
+    clock = Clock()
+    with RunningServer(hello, clock=clock) as server, server.client() as silent:
+        wait_until(lambda: len(server.server._connections) == 1, "the connection")
+        finished: list[bool] = []
+        stopper = threading.Thread(
+            target=lambda: finished.append(server.server.shut_down(WAIT_S)), daemon=True
+        )
+        stopper.start()
+        wait_until(lambda: all(c._shutting_down for c in server.server._connections), "the end")
+        clock.now += server.server.limits.first_request_s + 1
+        assert silent.receive_to_end() == b""
+        stopper.join(WAIT_S)
+    assert finished == [True]
+
+
 def test_shut_down_cuts_what_outlives_the_grace_period() -> None:
     gone = threading.Event()
 

@@ -63,6 +63,7 @@ class ServerConnection(asyncio.Protocol):
         self._continue_owed = False
         self._dropped_bytes = 0
         self._shutting_down = False
+        self._untouched = True
         self.deadline = _NEVER
 
     def _new_h11(self) -> h11.Connection:
@@ -84,6 +85,7 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived."""
+        self._untouched = False
         if self._deaf:
             self._drop(len(data))
             return
@@ -195,10 +197,22 @@ class ServerConnection(asyncio.Protocol):
             self._transport.abort()
 
     def shut_down(self) -> None:
-        """Close when idle; otherwise say so in the response and close after it."""
+        """Close when idle; otherwise say so in the response and close after it.
+
+        A client that has just connected sends its first request at this moment, as a rule.
+        """
         self._shutting_down = True
-        if self._exchange is None and not self._receiving:
+        if self._exchange is not None or self._receiving:
+            return
+        if self._untouched:
+            self.deadline = self._server.now() + self._limits.first_request_s
+        else:
             self._transport.close()
+
+    @property
+    def untouched(self) -> bool:
+        """True while the client has not sent a byte."""
+        return self._untouched
 
     def abort(self) -> None:
         """Close now, whatever is in flight."""

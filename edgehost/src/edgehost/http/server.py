@@ -48,6 +48,8 @@ class ServerLimits:
     """For the rest of a request body after an early answer."""
     drain_bytes: int = 16 * 1024 * 1024
     """How much of such a body is read before the connection is cut."""
+    first_request_s: float = 0.5
+    """For the first request of a connection made just before the server shut down."""
 
 
 class HttpServer:
@@ -112,6 +114,9 @@ class HttpServer:
 
     async def _shut_down(self, grace_s: float) -> bool:
         if self._listener is not None:
+            # Once round the loop: connections that wait to be accepted are reset with the listener.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
             self._listener.close()
         self._drained = asyncio.Event()
         for connection in list(self._connections):
@@ -122,7 +127,7 @@ class HttpServer:
             await asyncio.wait_for(self._drained.wait(), grace_s)
             finished = True
         except TimeoutError:
-            finished = False
+            finished = all(connection.untouched for connection in self._connections)
         for connection in list(self._connections):
             connection.abort()
         if self._sweeper is not None:
