@@ -118,8 +118,8 @@ import subprocess, sys
 import environments, up
 def ensure(name):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    print(child.pid, flush=True)
     try:
+        print(child.pid, flush=True)
         child.wait()
     finally:
         child.kill()
