@@ -385,7 +385,9 @@ def _cancelled(edge: System, backend: str, plan: Plan) -> dict[str, Any]:
     def run(number: int) -> Calls:
         return uvloop.run(chat_load.cancel(edge.url, body, CANCEL_PARALLEL, number))
 
-    run(max(4, each // SLICES))  # what is allocated once
+    # What is allocated once: as many instances as may be alive together, and connections.
+    uvloop.run(chat_load.streams(edge.url, _endless(64), WAVE, 3))
+    run(max(4, each // SLICES))
     _settle(backend, edge.pid, None)
     before = _footprint(edge.pid)
     slices, resident = [], []

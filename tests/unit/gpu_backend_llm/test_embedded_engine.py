@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from fakes.llm_folders import FAMILIES, FAMILY_ROOT, make_embedded
+from fakes.llm_folders import FAMILIES, FAMILY_ROOT, PAGED, make_embedded
 from gpu_backend.errors import (
     ExecutionFailedError,
     InvalidInputError,
@@ -28,6 +29,7 @@ from gpu_backend.llm.engine import (
     Prompt,
     Sampling,
 )
+from gpu_backend.llm.generation_thread import GenerationThread
 from gpu_backend.llm.manifest import GenerationLimits
 
 SCHEMA = json.dumps(
@@ -238,6 +240,41 @@ async def test_model_loads_once_for_many_and_again_after_it_was_unloaded() -> No
         loaded.append(engine.is_loaded)
         assert loaded == [False, True, False]
         assert (await collect(engine, request))[-1].finish is not None
+
+
+@pytest.mark.parametrize("path", [FAMILY_ROOT / "llama", PAGED], ids=["batched", "paged"])
+async def test_client_that_leaves_during_the_load_leaves_it_to_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, loads = asyncio.Event(), []
+    make = EmbeddedEngine._make_loop
+
+    async def gated(engine: EmbeddedEngine, kind: str) -> GenerationThread:
+        loads.append(kind)
+        await gate.wait()
+        return await make(engine, kind)
+
+    monkeypatch.setattr(EmbeddedEngine, "_make_loop", gated)
+    engine = make_embedded(path)
+    request = GenerateRequest(Prompt("a"), max_tokens=3)
+    leaver, stayer = [asyncio.create_task(collect(engine, request)) for _ in range(2)]
+    while not loads:  # noqa: ASYNC110  # the other tasks run meanwhile
+        await asyncio.sleep(0)
+    leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    late = asyncio.create_task(collect(engine, request))
+    gate.set()
+    assert text_of(await stayer) == text_of(await late) != ""
+    assert len(loads) == 1
+    await engine.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith(path.name)]
+
+
+async def test_closed_engine_loads_nothing_any_more() -> None:
+    engine = make_embedded(FAMILY_ROOT / "llama")
+    await engine.close()
+    with pytest.raises(ModelNotReadyError, match="removed"):
+        await collect(engine, GenerateRequest(Prompt("a"), max_tokens=3))
 
 
 async def test_unloading_ends_a_running_text_with_an_error() -> None:

@@ -69,9 +69,11 @@ class EmbeddedEngine:
         self._lock = asyncio.Lock()
         self._tokenizer: FolderTokenizer | None = None
         self._loops: dict[str, GenerationThread] = {}
+        self._loading: dict[str, asyncio.Task[GenerationThread]] = {}
         self._context_length = folder.context_length
         self._idle: asyncio.TimerHandle | None = None
         self._running = 0
+        self._is_closed = False
 
     @property
     def is_loaded(self) -> bool:
@@ -140,6 +142,7 @@ class EmbeddedEngine:
 
     async def close(self) -> None:
         """End everything."""
+        self._is_closed = True
         self._stay()
         await self.unload()
 
@@ -152,13 +155,30 @@ class EmbeddedEngine:
             ModelNotReadyError: The files cannot be used.
         """
         loop = self._loops.get(kind)
-        if loop is None or not loop.is_alive or self._tokenizer is None:
-            async with self._lock:
-                loop = self._loops.get(kind)
-                if loop is None or not loop.is_alive or self._tokenizer is None:
-                    loop = self._loops[kind] = await self._make_loop(kind)
+        if loop is None or not loop.is_alive:
+            # Who waits may leave, or run out of time: the load goes on for the next.
+            loop = await asyncio.shield(self._loading_of(kind))
         assert self._tokenizer is not None
         return self._tokenizer, loop
+
+    def _loading_of(self, kind: str) -> asyncio.Task[GenerationThread]:
+        task = self._loading.get(kind)
+        if task is None:
+            task = self._loading[kind] = asyncio.create_task(self._make_once(kind))
+            task.add_done_callback(lambda done: self._loaded(kind, done))
+        return task
+
+    def _loaded(self, kind: str, done: asyncio.Task[GenerationThread]) -> None:
+        del self._loading[kind]
+        if not done.cancelled() and done.exception() is not None:
+            _log.error("model %s is not loaded: %s", self._card.name, done.exception())
+
+    async def _make_once(self, kind: str) -> GenerationThread:
+        async with self._lock:  # one copy at a time: memory is what is short
+            if self._is_closed:
+                raise ModelNotReadyError(f"model {self._card.name!r} was replaced or removed")
+            loop = self._loops[kind] = await self._make_loop(kind)
+            return loop
 
     async def _make_loop(self, kind: str) -> GenerationThread:
         started = perf_counter()
