@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+import onnxruntime_genai as genai
 import pytest
 
 from fakes.llm_folders import FAMILIES, FAMILY_ROOT, PAGED, make_embedded
@@ -79,6 +81,23 @@ async def test_both_decoders_write_the_same_text(family: str) -> None:
 async def test_folder_on_cpu_is_batched() -> None:
     async with engine_for() as engine:
         assert engine.kind == "batched"
+
+
+@pytest.mark.parametrize(("source", "kind"), [(FAMILY_ROOT / "llama", "genai"), (PAGED, "paged")])
+@pytest.mark.skipif(genai.is_cuda_available(), reason="this build of GenAI has CUDA")
+async def test_folder_for_an_accelerator_that_is_missing_says_so_and_does_not_run_on_cpu(
+    tmp_path: Path, source: Path, kind: str
+) -> None:
+    shutil.copytree(source, tmp_path / "m")
+    file = tmp_path / "m" / "genai_config.json"
+    config = json.loads(file.read_text())
+    config["model"]["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
+    file.write_text(json.dumps(config))
+    engine = make_embedded(tmp_path / "m")
+    assert engine.kind == kind
+    with pytest.raises(ModelNotReadyError, match=r"(?i)cuda"):
+        await collect(engine, GenerateRequest(Prompt("a")))
+    await engine.close()
 
 
 async def test_prompt_that_fills_the_context_is_refused() -> None:
