@@ -276,9 +276,9 @@ def _in_turn(
     for system in systems:  # connections, caches and compiled code of all of them
         uvloop.run(call(system, 2, 3))
     rows = []
-    for parallel, each in loads:
-        for number in range(rounds):
-            turned = [*systems[number % len(systems) :], *systems[: number % len(systems)]]
+    for number in range(rounds):
+        turned = [*systems[number % len(systems) :], *systems[: number % len(systems)]]
+        for parallel, each in loads:
             for system in turned:
                 calls = uvloop.run(call(system, parallel, each))
                 row = _row(system, parallel, number, calls)

@@ -103,8 +103,7 @@ def _targets(result: dict[str, Any]) -> list[str]:
     longer = _ratio(paced, "edge", 1, "whole", "p50_ms") - 1
     memory, cancelled = result["memory"], result["cancelled"]
     left_ms = result["left"]["p99_ms"]
-    direct = {p: _rate(backend, "direct", p) for p in (1, 8)}
-    times = direct[8] / direct[1] if direct[1] else 0.0
+    times = _times_one(backend, 8)
     peaks = memory["peaks_mib"]
     growth = peaks[-1] - peaks[len(peaks) // 2 - 1]
     left = cancelled["after"]["files"] - cancelled["before"]["files"]
@@ -293,6 +292,19 @@ def _count(rows: Sequence[Row], system: str, parallel: int) -> int:
 def _rate(rows: Sequence[Row], system: str, parallel: int) -> float:
     own = [row for row in rows if row["system"] == system and row["parallel"] == parallel]
     return float(statistics.median(row["tokens_per_s"] for row in own)) if own else 0.0
+
+
+def _times_one(rows: Sequence[Row], parallel: int) -> float:
+    """Tokens per second of `parallel` streams without a proxy, by those of one; within a round."""
+    rates = {
+        (row["parallel"], row["round"]): row["tokens_per_s"]
+        for row in rows
+        if row["system"] == "direct"
+    }
+    ratios = [
+        rate / rates[1, number] for (count, number), rate in rates.items() if count == parallel
+    ]
+    return float(statistics.median(ratios))
 
 
 def _failed(rows: Sequence[Row], system: str, parallel: int) -> int:
