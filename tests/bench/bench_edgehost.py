@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ("tests", "scripts"):
     sys.path.insert(0, str(ROOT / folder))
 
-from bench.report import Latency, machine, resident_bytes  # noqa: E402
+from bench.report import Latency, cpu_seconds, machine, resident_bytes  # noqa: E402
 from edgehost.testing import AppOptions, EdgeHostProcess  # noqa: E402
 from fakes.guest_builder import build_guest  # noqa: E402
 
@@ -103,17 +103,27 @@ def _write_app(directory: Path) -> Path:
 def _threads(manifest: Path, load: Callable[[str, int, int], Load], rounds: int) -> None:
     """Two guest threads against one, in turns of a second: what else the machine does hits both."""
     ratios = []
+    requests, cpu_s = [0, 0], [0.0, 0.0]
     with (
         EdgeHostProcess(manifest, AppOptions(threads=1)) as one,
         EdgeHostProcess(manifest, AppOptions(threads=2)) as two,
     ):
         for number in range(rounds + 1):
-            single, double = (load(app.url + "/hello", 8, 1).per_second for app in (one, two))
-            if number:  # the first round warms up
-                ratios.append(double / single)
+            rates = []
+            for which, app in enumerate((one, two)):
+                before_s = cpu_seconds(app.process.pid)
+                result = load(app.url + "/hello", 8, 1)
+                rates.append(result.per_second)
+                if number:  # the first round warms up
+                    requests[which] += result.latency.n
+                    cpu_s[which] += cpu_seconds(app.process.pid) - before_s
+            if number:
+                ratios.append(rates[1] / rates[0])
+    cost_ms = [1000 * seconds / count for seconds, count in zip(cpu_s, requests, strict=True)]
     print(
         f"two guest threads        {statistics.median(ratios):.2f} x one  "
-        f"(median of {rounds} pairs of 1 s, {min(ratios):.2f} to {max(ratios):.2f})",
+        f"(median of {rounds} pairs of 1 s, {min(ratios):.2f} to {max(ratios):.2f}); "
+        f"processor time a request {cost_ms[0]:.2f} ms with one, {cost_ms[1]:.2f} ms with two",
         flush=True,
     )
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["Latency", "machine", "resident_bytes"]
+__all__ = ["Latency", "cpu_seconds", "machine", "resident_bytes"]
 
 
 def machine(*packages: str) -> str:
@@ -36,6 +36,12 @@ def resident_bytes(pid: int | str = "self") -> int:
     """Resident memory of a process (Linux), in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time a process has used (Linux), in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
