@@ -116,17 +116,22 @@ class Backend:
             raise self._failed(error, method, target) from error
 
     def call(
-        self, method: str, target: str, headers: Headers | None = None, body: bytes = b""
+        self,
+        method: str,
+        target: str,
+        headers: Headers | None = None,
+        body: bytes = b"",
+        limit_bytes: int = MAX_ANSWER_BYTES,
     ) -> tuple[Headers, bytes]:
         """Fields and body of a successful answer.
 
         Raises:
             EdgeError: The backend refused (by the meaning of its status), broke off, or
-                answered more than `MAX_ANSWER_BYTES`.
+                answered more than `limit_bytes`.
         """
         response = self.relay(method, target, headers or Headers(), body)
         try:
-            content = response.read(MAX_ANSWER_BYTES)
+            content = response.read(limit_bytes)
         except UpstreamError as error:
             raise self._failed(error, method, target) from error
         if 200 <= response.status < 300:

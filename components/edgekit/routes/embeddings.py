@@ -2,8 +2,9 @@
 
 Tokens are made here, where the component was built with the model's vocabulary. Inputs of like
 length go to the backend together, as one binary request or, where there are many tokens, as
-several of bounded size. Which tensors those are, and how long a
-text may be, comes from the model's metadata, which is kept as for classification.
+several of bounded size. Which tensors those are, and how long a text may be, comes from the
+model's metadata, which is kept as for classification. A model that the backend does not run itself
+but asks another server for (Ollama, say) gets the client's request as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from edgekit.backend import Upstream, model_path
 from edgekit.catalog import fetch_facts, find_facts, metadata_key
+from edgekit.chat.usage import find_openai_usage
 from edgekit.errors import InvalidInputError, ModelNotFoundError, ModelNotReadyError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
@@ -43,6 +45,9 @@ CALL_TOKENS = 4096
 """Of one call, padding included: a second of work for a small model on two cores. A backend
 refuses what it could not finish soon, and many inputs at once must not be refused for that."""
 
+MAX_ENGINE_ANSWER_BYTES = 32 << 20
+"""2,048 vectors of 1,024 numbers are some 25 MB of JSON."""
+
 SWAP_RETRY_S = 1.0
 """A model that changes twice within one request is being rolled out."""
 
@@ -52,6 +57,7 @@ class Embedding(Inference):
 
     Args:
         query: What the client asks.
+        body: The same, as it came.
         vocabularies: By the digest of their file.
     """
 
@@ -61,8 +67,11 @@ class Embedding(Inference):
     streamed = False
     edge_model: EdgeModel | None = None
 
-    def __init__(self, query: EmbeddingQuery, vocabularies: Mapping[str, Vocabulary]) -> None:
+    def __init__(
+        self, query: EmbeddingQuery, body: bytes, vocabularies: Mapping[str, Vocabulary]
+    ) -> None:
         self._query = query
+        self._body = body
         self._vocabularies = vocabularies
 
     @property
@@ -94,7 +103,10 @@ class Embedding(Inference):
         metadata = find_facts(exchange, self.model, None, parse_embedder_metadata)
         stored = metadata is not None
         if metadata is None:
-            metadata = fetch_facts(exchange, self.model, None, parse_embedder_metadata)
+            try:
+                metadata = self._fetch(exchange, None)
+            except ModelNotFoundError as unknown:
+                return self._ask_engine(exchange, unknown)
         exchange.end_stage("metadata")
         try:
             return self._ask(exchange, metadata, None)
@@ -113,6 +125,26 @@ class Embedding(Inference):
             raise ModelNotReadyError(
                 f"model {self.model!r} is being replaced; try again", retry_after_s=SWAP_RETRY_S
             ) from error
+
+    def _ask_engine(self, exchange: Exchange, unknown: ModelNotFoundError) -> Answer:
+        """Vectors of a model that has no tensors; raises `unknown` where there is none either."""
+        headers = Headers([("content-type", "application/json")])
+        try:
+            fields, content = exchange.backend().call(
+                "POST", "/v1/embeddings", headers, self._body, MAX_ENGINE_ANSWER_BYTES
+            )
+        except ModelNotFoundError:
+            raise unknown from None
+        exchange.end_stage("backend")
+        usage = find_openai_usage(content)
+        return Answer(
+            headers=headers,
+            body=content,
+            identity=parse_model_identity(fields.last("inference-model"))
+            or ModelIdentity(self.model, "", "", ""),
+            tokens=usage.total_tokens if usage else 0,
+            directives=parse_response_directives(fields),
+        )
 
     def answer_at_edge(self, _exchange: Exchange) -> Answer:
         """No model of this component makes vectors."""
@@ -285,7 +317,7 @@ def embeddings_route(vocabularies: Mapping[str, Vocabulary]) -> Route:
 
     def parse(exchange: Exchange, _held: Sequence[str]) -> Embedding:
         body = exchange.request.read(exchange.settings.max_body_bytes)
-        return Embedding(parse_query(exchange.request, body), vocabularies)
+        return Embedding(parse_query(exchange.request, body), body, vocabularies)
 
     return Route(
         "/v1/embeddings", ("POST",), parse, error_style=ErrorStyle.OBJECT, kind=Embedding.kind

@@ -295,3 +295,39 @@ def test_embeddings_backend_that_is_away_says_so_in_the_form_of_openai(world: Wo
 def test_embeddings_body_that_is_no_request_costs_no_call(world: World) -> None:
     assert document(world.post(input=""), 400)["error"]["param"] == "input"
     assert world.backend.received == []
+
+
+IDENTITY = 'nomic;digest="sha256:0a10";engine="ollama"'
+
+
+def engine_behind_the_backend(received: Received) -> Reply | None:
+    """The backend knows no tensors of `nomic`, and asks another server for its vectors."""
+    if received.target != "/v1/embeddings" or json.loads(received.body)["model"] != "nomic":
+        return problem_reply(404, f"no model at {received.target}")
+    usage = {"prompt_tokens": 7, "total_tokens": 7}
+    data = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
+    body = json.dumps({"object": "list", "data": data, "model": "nomic", "usage": usage}).encode()
+    return Reply(200, [("content-type", "application/json"), ("inference-model", IDENTITY)], body)
+
+
+def test_embeddings_of_a_model_behind_another_server_pass_through_and_are_kept() -> None:
+    world = World(infer_cache_ttl_s="60")
+    world.backend.override = engine_behind_the_backend
+    first = world.post(model="nomic", input="the cat", user="somebody")
+    assert vectors(first) == [[0.5, 0.25]]
+    assert first.headers.get("inference-model") == IDENTITY
+    asked = world.backend.received[-1]
+    assert (asked.method, asked.target) == ("POST", "/v1/embeddings")
+    assert json.loads(asked.body) == {"model": "nomic", "input": "the cat", "user": "somebody"}
+    calls = len(world.backend.received)
+    again = world.post(model="nomic", input="the cat", user="somebody else")
+    assert again.body == first.body
+    assert (again.headers.get("cache-status") or "").startswith("edge;hit")
+    assert len(world.backend.received) == calls
+
+
+def test_embeddings_of_a_model_nobody_has_are_404_in_the_words_of_its_metadata() -> None:
+    world = World()
+    world.backend.override = engine_behind_the_backend
+    problem = document(world.post(model="nobody", input="the cat"), 404)
+    assert "/v2/models/nobody" in problem["detail"]
