@@ -31,7 +31,8 @@ class RetryRule:
     Attributes:
         attempts: Calls in all, the first one included.
         base_delay_s: Ceiling of the first pause; it doubles with each further one.
-        max_delay_s: Ceiling of all pauses.
+        max_delay_s: Ceiling of all pauses: who is asked to stay away for longer tells the client so,
+            instead of keeping it waiting.
     """
 
     attempts: int = 3
@@ -61,7 +62,7 @@ def retry_delay_s(
     Source:
         Brooker, "Exponential Backoff And Jitter" (AWS, 2015): full jitter.
     """
-    if attempt >= rule.attempts:
+    if attempt >= rule.attempts or (retry_after_s or 0.0) > rule.max_delay_s:
         return None
     ceiling_s = min(rule.max_delay_s, rule.base_delay_s * 2 ** (attempt - 1))
     delay_s = max(retry_after_s or 0.0, random.random() * ceiling_s)

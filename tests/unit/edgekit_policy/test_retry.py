@@ -51,13 +51,17 @@ def test_retry_ends_with_the_attempts() -> None:
 
 
 def test_retry_waits_at_least_as_long_as_the_upstream_asks() -> None:
-    assert _delay(1, retry_after_s=0.7) == 0.7
+    assert _delay(1, retry_after_s=0.25) == 0.25
+
+
+def test_retry_is_the_clients_where_the_upstream_asks_for_longer_than_a_pause() -> None:
+    assert _delay(1, retry_after_s=0.31) is None
 
 
 def test_retry_that_does_not_fit_the_deadline_is_left_out() -> None:
     assert _delay(1, budget_ms=500, predicted_ms=399.0) is not None
     assert _delay(1, budget_ms=500, predicted_ms=400.0) is None
-    assert _delay(1, budget_ms=500, retry_after_s=0.5) is None
+    assert _delay(1, budget_ms=500, retry_after_s=0.3, predicted_ms=250.0) is None
 
 
 @given(st.integers(1, 5), st.integers(1, 2000), st.floats(0, 0.999), st.floats(0, 3000))
