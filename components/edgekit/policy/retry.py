@@ -31,7 +31,7 @@ class RetryRule:
     Attributes:
         attempts: Calls in all, the first one included.
         base_delay_s: Ceiling of the first pause; it doubles with each further one.
-        max_delay_s: Ceiling of all pauses: who is asked to stay away for longer tells the client so,
+        max_delay_s: Ceiling of all pauses. Who is asked to stay away for longer tells the client,
             instead of keeping it waiting.
     """
 
