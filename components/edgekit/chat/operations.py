@@ -257,7 +257,7 @@ def _from_openai(path: str, check: Callable[[Document], None]) -> Operation:
         path,
         Dialect.OPENAI,
         check,
-        lambda document: bool(document.get("stream")),
+        lambda document: path != EMBEDDINGS and bool(document.get("stream")),
         lambda dialect, _document: _FROM_OPENAI[path][dialect],
     )
 

@@ -322,6 +322,8 @@ WORKING = [
              embeddings_in("float")),
     ChatCase("embeddings as base64", post(EMBEDDINGS, input=["x", "y"], encoding_format="base64"),
              JSON, embeddings_in("base64")),
+    ChatCase("embeddings know no streams", post(EMBEDDINGS, input=["x", "y"], stream=True), JSON,
+             embeddings_in("float")),
     ChatCase("ollama chat, streamed by default", ollama_chat(), NDJSON,
              ollama_stream(message_content)),
     ChatCase("ollama chat, whole", ollama_chat(stream=False), JSON, ollama_whole(message_content)),
