@@ -138,10 +138,7 @@ class Exchange:
     @property
     def upstream(self) -> Upstream:
         """What `backend` calls: the cluster's backend, until another is chosen."""
-        if self._upstream is None:
-            settings = self.settings
-            return Upstream("cluster", settings.backend_url, settings.backend_timeouts)
-        return self._upstream
+        return self._upstream or self.settings.cluster
 
     def use_upstream(self, upstream: Upstream, reserve_s: float = 0.0) -> None:
         """Make `upstream` what `backend` calls, `reserve_s` of the budget kept for afterwards."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekit.backend import Upstream
 from edgekit.policy.settings import PolicySettings, read_policy_settings
 from edgekit.ports import Timeouts, Variables
 from edgekit.variables import VariableReader
@@ -30,6 +31,11 @@ class Settings:
     max_image_pixels: int
     metadata_ttl_s: float
     policy: PolicySettings
+
+    @property
+    def cluster(self) -> Upstream:
+        """The cluster's backend."""
+        return Upstream("cluster", self.backend_url, self.backend_timeouts)
 
 
 def read_settings(variables: Variables) -> Settings:

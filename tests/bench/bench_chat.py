@@ -228,23 +228,20 @@ def _paced_upstream(folder: Path) -> Iterator[str]:
 
 def _paced_streams(systems: Sequence[System], plan: Plan) -> list[dict[str, Any]]:
     """Streams by the clock: what is added to the first token and to the whole."""
-    body = _bodies("paced", plan.words, stream=True)
-    each = {1: 8, 8: 3, 32: 2}
-    return _in_turn(
-        "paced streams",
-        systems,
-        [(parallel, each[parallel]) for parallel in STREAMS],
-        plan.rounds,
-        lambda system, parallel, n: chat_load.streams(system.url, body, parallel, n),
-    )
+    return _streams("paced streams", systems, plan, _bodies("paced", plan.words, stream=True))
 
 
 def _backend_streams(systems: Sequence[System], plan: Plan) -> list[dict[str, Any]]:
     """Streams of the model that ships, as fast as it generates."""
-    body = _endless(plan.tokens)
+    return _streams("streams of the backend", systems, plan, _endless(plan.tokens))
+
+
+def _streams(
+    title: str, systems: Sequence[System], plan: Plan, body: Callable[[int], bytes]
+) -> list[dict[str, Any]]:
     each = {1: 8, 8: 3, 32: 2}
     return _in_turn(
-        "streams of the backend",
+        title,
         systems,
         [(parallel, each[parallel]) for parallel in STREAMS],
         plan.rounds,

@@ -22,6 +22,7 @@ from edgekit.errors import ModelNotFoundError, UpstreamUnavailableError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer, Inference
+from edgekit.inference.upstreams import with_cloud
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
@@ -120,16 +121,7 @@ class Generation(Inference):
 
     def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
         """The engine, and a backend in the cloud where there is one."""
-        engine = self._settings.engine
-        cloud_url = exchange.settings.policy.cloud_url
-        if cloud_url is None:
-            return {Tier.CLUSTER: engine}
-        cloud = Upstream("chat-cloud", cloud_url, engine.timeouts)
-        return {Tier.CLUSTER: engine, Tier.CLOUD: cloud}
-
-    def stored_keys(self) -> Sequence[str]:
-        """Nothing but what every inference needs."""
-        return ()
+        return with_cloud(self._settings.engine, exchange.settings, name="chat-cloud")
 
     def canonical(self, exchange: Exchange) -> Sequence[bytes]:
         """Route, engine's protocol and request, as the prompt rules leave it.
@@ -161,7 +153,7 @@ class Generation(Inference):
             headers=Headers([("content-type", media_type)]),
             body=b"",
             identity=parse_model_identity(raw.headers.last("inference-model"))
-            or ModelIdentity(self.model, "", "", ""),
+            or ModelIdentity(self.model),
             directives=parse_response_directives(raw.headers),
         )
         given = self._begun if streamed else self._whole

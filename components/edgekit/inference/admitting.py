@@ -50,16 +50,18 @@ def admit(exchange: Exchange, snapshot: Snapshot, *, hold: bool) -> None:
     exchange.after.append(settle)
 
 
-def charge(
-    exchange: Exchange, model: str, *, input_tokens: int = 0, output_tokens: int = 0
-) -> None:
-    """Note what an upstream's answer cost; charged to the tenant when the request is settled."""
+def charge(exchange: Exchange, model: str, *, tokens: int = 0, output_tokens: int = 0) -> None:
+    """Note what an upstream's answer cost; charged to the tenant when the request is settled.
+
+    Args:
+        exchange: The request.
+        model: Which one answered.
+        tokens: Read and generated.
+        output_tokens: Those of them that were generated.
+    """
     price = exchange.settings.policy.prices.of(model)
-    exchange.facts = replace(
-        exchange.facts,
-        tokens=input_tokens + output_tokens,
-        cost_micro=price.cost_micro(input_tokens=input_tokens, output_tokens=output_tokens),
-    )
+    cost_micro = price.cost_micro(input_tokens=tokens - output_tokens, output_tokens=output_tokens)
+    exchange.facts = replace(exchange.facts, tokens=tokens, cost_micro=cost_micro)
 
 
 def admit_call(exchange: Exchange) -> None:

@@ -22,7 +22,7 @@ from edgekit.errors import EdgeError, NotCachedError
 from edgekit.exchange import Exchange, Placement
 from edgekit.http import Headers, Response
 from edgekit.inference.admitting import admission_keys, admit, charge
-from edgekit.inference.contract import Answer, Arriving, Inference, restore_answer
+from edgekit.inference.contract import Answer, Arriving, Ended, Inference, restore_answer
 from edgekit.inference.course import Course, Given
 from edgekit.inference.recording import record_inference
 from edgekit.inference.shelf import Shelf
@@ -203,7 +203,7 @@ class _Answering:
         if tier is Tier.CLUSTER:
             self._shelf.learn(answer)
         if answer.arriving is None:
-            self._charge(answer.tokens, answer.output_tokens)
+            self._charge(answer)
             return self._shelf.put(answer)
         self._arriving = answer.arriving
         return None
@@ -211,18 +211,14 @@ class _Answering:
     def _close(self) -> None:
         assert self._arriving is not None
         ended = self._arriving.ended()
-        self._charge(ended.tokens, ended.output_tokens)
+        self._charge(ended)
         self._exchange.facts = replace(self._exchange.facts, status=ended.status)
         if ended.answer is not None:
             self._shelf.put(ended.answer)
 
-    def _charge(self, tokens: int, output_tokens: int) -> None:
-        charge(
-            self._exchange,
-            self._inference.model,
-            input_tokens=tokens - output_tokens,
-            output_tokens=output_tokens,
-        )
+    def _charge(self, cost: Answer | Ended) -> None:
+        model = self._inference.model
+        charge(self._exchange, model, tokens=cost.tokens, output_tokens=cost.output_tokens)
 
     # --- the response ---------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from edgekit.backend import Upstream
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
+from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import ResponseDirectives
 from edgekit.policy.cache_entry import StoredAnswer
@@ -108,7 +109,9 @@ def restore_answer(stored: StoredAnswer) -> Answer:
 class Inference(Protocol):
     """One request for one answer of one model. Methods are called in the order they stand here.
 
-    Routes inherit from it: Python then knows by the class, and need not look for every member.
+    Routes inherit from it, and with it what is true of most: the answer comes whole, from the
+    backend, and nothing but it is stored. By the class Python knows them, too, without a look at
+    every member.
     """
 
     @property
@@ -133,7 +136,7 @@ class Inference(Protocol):
         Such a request does not wait for another's answer, whose last byte comes long after the
         first one of its own would; and its time is that to the first byte.
         """
-        ...
+        return False
 
     @property
     def edge_model(self) -> EdgeModel | None:
@@ -142,11 +145,11 @@ class Inference(Protocol):
 
     def upstreams(self, exchange: Exchange, /) -> Mapping[Tier, Upstream]:
         """Who may have the model; empty for one that exists in the component alone."""
-        ...
+        return backend_upstreams(exchange.settings)
 
     def stored_keys(self) -> Sequence[str]:
         """What else is to be read from the store with the request's snapshot."""
-        ...
+        return ()
 
     def canonical(self, exchange: Exchange, /) -> Sequence[bytes]:
         """Receive the body; all that decides on the answer, in its canonical form."""

@@ -24,9 +24,9 @@ class ModelIdentity:
     """
 
     name: str
-    version: str
-    digest: str
-    provider: str
+    version: str = ""
+    digest: str = ""
+    provider: str = ""
     engine: str = ""
 
     def parts(self) -> tuple[str, str, str, str, str]:

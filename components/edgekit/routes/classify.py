@@ -11,10 +11,10 @@ stands in when none can, is decided in `edgekit.inference`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.backend import Upstream, model_path
+from edgekit.backend import model_path
 from edgekit.catalog import fetch_metadata, find_metadata, metadata_key
 from edgekit.errors import (
     InvalidInputError,
@@ -26,13 +26,11 @@ from edgekit.errors import (
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer, Inference
-from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.classification import probabilities
 from edgekit.models.document import EdgeModel
 from edgekit.models.shipped import SHIPPED
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
-from edgekit.policy.placement import Tier
 from edgekit.processing.image import ImageFile
 from edgekit.processing.preparation import ImageSpec, prepare
 from edgekit.processing.raster import Image
@@ -67,7 +65,6 @@ class Classification(Inference):
 
     kind = "classify"
     deterministic = True
-    streamed = False
 
     def __init__(self, query: ClassifyQuery) -> None:
         self._query = query
@@ -94,10 +91,6 @@ class Classification(Inference):
         if model is None or model.task != IMAGE_TASK or self._query.version is not None:
             return None
         return model
-
-    def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
-        """The backend, wherever it is."""
-        return backend_upstreams(exchange.settings)
 
     def stored_keys(self) -> Sequence[str]:
         """The model's metadata."""
@@ -159,7 +152,7 @@ class Classification(Inference):
         given = parse_backend_answer(content)
         identity = parse_model_identity(fields.last("inference-model"))
         if identity is None:
-            identity = ModelIdentity(query.model, given.version, "", "")
+            identity = ModelIdentity(query.model, given.version)
         answer = _told(query, given.predictions, identity=identity, runtime=given.runtime)
         return replace(answer, directives=parse_response_directives(fields))
 

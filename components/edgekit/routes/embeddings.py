@@ -12,19 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekit.backend import Upstream, model_path
+from edgekit.backend import model_path
 from edgekit.catalog import fetch_facts, find_facts, metadata_key
+from edgekit.chat.upstream import MAX_ANSWER_BYTES
 from edgekit.chat.usage import find_openai_usage
 from edgekit.errors import InvalidInputError, ModelNotFoundError, ModelNotReadyError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer, Inference
-from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.models.vocabularies import VOCABULARIES
 from edgekit.policy.cache_control import parse_response_directives
 from edgekit.policy.cache_key import canonical_json
-from edgekit.policy.placement import Tier
 from edgekit.processing.tensor import pack
 from edgekit.processing.wordpiece import Vocabulary, encode
 from edgekit.protocols.embeddings import (
@@ -45,9 +44,6 @@ CALL_TOKENS = 4096
 """Of one call, padding included: a second of work for a small model on two cores. A backend
 refuses what it could not finish soon, and many inputs at once must not be refused for that."""
 
-MAX_ENGINE_ANSWER_BYTES = 32 << 20
-"""2,048 vectors of 1,024 numbers are some 25 MB of JSON."""
-
 SWAP_RETRY_S = 1.0
 """A model that changes twice within one request is being rolled out."""
 
@@ -64,7 +60,6 @@ class Embedding(Inference):
     kind = "infer"
     version = None
     deterministic = True
-    streamed = False
     edge_model: EdgeModel | None = None
 
     def __init__(
@@ -78,10 +73,6 @@ class Embedding(Inference):
     def model(self) -> str:
         """Model name."""
         return self._query.model
-
-    def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
-        """The backend, wherever it is."""
-        return backend_upstreams(exchange.settings)
 
     def stored_keys(self) -> Sequence[str]:
         """The model's metadata."""
@@ -131,7 +122,7 @@ class Embedding(Inference):
         headers = Headers([("content-type", "application/json")])
         try:
             fields, content = exchange.backend().call(
-                "POST", "/v1/embeddings", headers, self._body, MAX_ENGINE_ANSWER_BYTES
+                "POST", "/v1/embeddings", headers, self._body, MAX_ANSWER_BYTES
             )
         except ModelNotFoundError:
             raise unknown from None
@@ -141,7 +132,7 @@ class Embedding(Inference):
             headers=headers,
             body=content,
             identity=parse_model_identity(fields.last("inference-model"))
-            or ModelIdentity(self.model, "", "", ""),
+            or ModelIdentity(self.model),
             tokens=usage.total_tokens if usage else 0,
             directives=parse_response_directives(fields),
         )

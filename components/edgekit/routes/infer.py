@@ -6,17 +6,15 @@ compressed ones, and those that are not understood, pass through as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from edgekit.backend import Upstream, model_path
+from edgekit.backend import model_path
 from edgekit.errors import InvalidInputError
 from edgekit.exchange import Exchange
 from edgekit.http import Headers, Response
 from edgekit.inference.contract import Answer, Inference
-from edgekit.inference.upstreams import backend_upstreams
 from edgekit.models.document import EdgeModel
 from edgekit.policy.cache_control import parse_response_directives
-from edgekit.policy.placement import Tier
 from edgekit.protocols.inference_headers import ModelIdentity, parse_model_identity
 from edgekit.protocols.oip import HEADER_LENGTH
 from edgekit.protocols.oip_infer import (
@@ -38,7 +36,6 @@ class InferRequest(Inference):
     """One infer call."""
 
     kind = "infer"
-    streamed = False
     edge_model: EdgeModel | None = None
 
     def __init__(self, model: str, version: str | None) -> None:
@@ -62,14 +59,6 @@ class InferRequest(Inference):
     def deterministic(self) -> bool:
         """False for calls with state, and for those that are not understood."""
         return self._call is not None and not self._call.is_stateful
-
-    def upstreams(self, exchange: Exchange) -> Mapping[Tier, Upstream]:
-        """The backend, wherever it is."""
-        return backend_upstreams(exchange.settings)
-
-    def stored_keys(self) -> Sequence[str]:
-        """Nothing but what every inference needs."""
-        return ()
 
     def canonical(self, exchange: Exchange) -> Sequence[bytes]:
         """Tensors and parameters, however they were sent."""
@@ -125,7 +114,7 @@ class InferRequest(Inference):
 
     def _unnamed(self, version: str) -> ModelIdentity:
         """Who answered, where the backend gives no `Inference-Model`."""
-        return ModelIdentity(self.model, version or self.version or "", "", "")
+        return ModelIdentity(self.model, version or self.version or "")
 
 
 def _described(fields: Headers) -> Headers:

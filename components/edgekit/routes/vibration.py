@@ -40,7 +40,6 @@ class Detection(Inference):
     model = VIBRATION.name
     version = None
     deterministic = True
-    streamed = False
     edge_model: EdgeModel | None = VIBRATION
 
     def __init__(self) -> None:
@@ -50,10 +49,6 @@ class Detection(Inference):
     def upstreams(self, _exchange: Exchange) -> Mapping[Tier, Upstream]:
         """No upstream has this model."""
         return {}
-
-    def stored_keys(self) -> Sequence[str]:
-        """Nothing but what every inference needs."""
-        return ()
 
     def canonical(self, exchange: Exchange) -> Sequence[bytes]:
         """The body as it was sent."""
