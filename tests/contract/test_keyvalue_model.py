@@ -20,7 +20,6 @@ from fakes.redis_server import RedisServer
 SETTINGS = settings(
     max_examples=25,
     stateful_step_count=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
 )

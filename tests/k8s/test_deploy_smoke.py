@@ -116,14 +116,18 @@ def test_forward_pod_that_is_gone_closes_the_connection(world: World) -> None:
         assert client.recv(1) == b""
 
 
-@needs_curl
-def test_smoke_runs_the_readme_calls(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ready(world)
-    seen = answering(world, "200 OK", '{"predictions": []}')
+@pytest.fixture
+def readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README whose calls are made is `DOCUMENT`."""
     (tmp_path / "README.md").write_text(DOCUMENT)
     monkeypatch.setattr("deployment.smoke.REPOSITORY", tmp_path)
+
+
+@needs_curl
+@pytest.mark.usefixtures("readme")
+def test_smoke_runs_the_readme_calls(world: World) -> None:
+    ready(world)
+    seen = answering(world, "200 OK", '{"predictions": []}')
     code, output = world.deploy("smoke")
     assert code == 0, output
     assert "3 calls of the README answered" in output
@@ -132,13 +136,10 @@ def test_smoke_runs_the_readme_calls(
 
 
 @needs_curl
-def test_smoke_failing_call_shows_command_and_answer(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("readme")
+def test_smoke_failing_call_shows_command_and_answer(world: World) -> None:
     ready(world)
     answering(world, "502 Bad Gateway", '{"code": "upstream_unavailable"}')
-    (tmp_path / "README.md").write_text(DOCUMENT)
-    monkeypatch.setattr("deployment.smoke.REPOSITORY", tmp_path)
     code, output = world.deploy("smoke")
     assert code == 1
     assert "curl -s 127.0.0.1:" in output
@@ -147,13 +148,10 @@ def test_smoke_failing_call_shows_command_and_answer(
 
 
 @needs_curl
-def test_smoke_with_a_key_sends_it_and_never_shows_it(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("readme")
+def test_smoke_with_a_key_sends_it_and_never_shows_it(world: World, tmp_path: Path) -> None:
     ready(world)
     seen = answering(world, "200 OK", "{}")
-    (tmp_path / "README.md").write_text(DOCUMENT)
-    monkeypatch.setattr("deployment.smoke.REPOSITORY", tmp_path)
     key = tmp_path / "key"
     key.write_text("sk-of-the-test\n")
     code, output = world.deploy("smoke", "--api-key-file", str(key))
@@ -164,13 +162,10 @@ def test_smoke_with_a_key_sends_it_and_never_shows_it(
 
 
 @needs_curl
-def test_smoke_without_a_key_where_one_is_needed_says_how_to_give_it(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("readme")
+def test_smoke_without_a_key_where_one_is_needed_says_how_to_give_it(world: World) -> None:
     ready(world)
     answering(world, "401 Unauthorized", '{"code": "unauthenticated"}')
-    (tmp_path / "README.md").write_text(DOCUMENT)
-    monkeypatch.setattr("deployment.smoke.REPOSITORY", tmp_path)
     code, output = world.deploy("smoke")
     assert code == 1
     assert "the edge has tenants: --api-key-file FILE" in output

@@ -118,7 +118,7 @@ def test_every_type_of_the_component_has_a_strategy(value_types: dict[str, ValTy
 
 @pytest.mark.parametrize("name", VALUES)
 def test_value_comes_back_as_it_was_lowered(value_types: dict[str, ValType], name: str) -> None:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(VALUES[name])
     def check(value: Any) -> None:
         assert round_trip(value_types[name], value) == value

@@ -78,7 +78,7 @@ def test_features_impacts_show_in_the_jerk_though_a_strong_shaft_hides_them() ->
     assert features.jerk_kurtosis > 8
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(1e-3, 1e3), st.floats(-100, 100))
 def test_features_but_the_rms_depend_on_neither_gain_nor_offset(gain: float, offset: float) -> None:
     samples = np.random.default_rng(3).normal(size=MIN_SAMPLES)

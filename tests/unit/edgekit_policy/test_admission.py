@@ -3,7 +3,7 @@ import random
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.errors import OverloadedError
@@ -325,7 +325,6 @@ events = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(limits_strategy, events)
 def test_admit_keeps_every_limit_in_any_order_of_events(
     limits: Limits, happenings: list[tuple[str, int]]

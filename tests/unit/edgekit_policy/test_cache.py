@@ -208,7 +208,7 @@ def test_snapshot_of_a_broken_store_is_a_miss_and_says_so() -> None:
     assert found.answer is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 200), max_size=120))
 def test_store_never_holds_more_entries_than_its_shape_allows(requests: list[int]) -> None:
     harness = Harness(CacheShape(sets=4, ways=2))
@@ -221,7 +221,7 @@ def test_store_never_holds_more_entries_than_its_shape_allows(requests: list[int
     assert all(len(name) <= 255 for name in harness.store.items)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=60))
 def test_store_one_set_behaves_like_exact_lru_when_nobody_interferes(requests: list[int]) -> None:
     harness = Harness(CacheShape(sets=1, ways=3))

@@ -238,7 +238,7 @@ class World:
         assert len(self.sink.delivered) <= len(accepted) + untold
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_spool_any_interleaving_with_deaths_loses_nothing_it_accepted(data: st.DataObject) -> None:
     """Accepted = delivered exactly once + spooled + counted drops."""
@@ -275,7 +275,7 @@ def test_spool_every_interleaving_with_a_death_anywhere_loses_nothing() -> None:
         assert every_schedule(run) > 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(["append", "flush", "away", "back", "die"]), max_size=80))
 def test_spool_alone_accounts_for_every_record_at_every_moment(actions: list[str]) -> None:
     store, sink = MemoryStore(), Sink()

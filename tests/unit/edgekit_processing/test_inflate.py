@@ -68,7 +68,6 @@ def test_inflate_any_encoder_setting_gives_the_input(
     assert inflate(stream, len(data), max_blocks=100) == data
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=2000), st.integers(9, 15), st.integers(0, 9))
 @example(b"", 9, 9)
 def test_inflate_any_bytes_round_trip(data: bytes, window_bits: int, level: int) -> None:
@@ -77,7 +76,7 @@ def test_inflate_any_bytes_round_trip(data: bytes, window_bits: int, level: int)
     assert inflate(stream, len(data), max_blocks=100) == data
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=300), st.data())
 def test_inflate_damaged_stream_raises_or_gives_what_zlib_gives(
     data: bytes, draw: st.DataObject

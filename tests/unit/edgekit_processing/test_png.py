@@ -270,7 +270,7 @@ def survives(data: bytes) -> None:
     assert image.width * image.height <= 10_000
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_decode_png_flipped_bits_and_cuts_never_raise_anything_else(
     valid_files: list[bytes], data: st.DataObject
@@ -281,7 +281,7 @@ def test_decode_png_flipped_bits_and_cuts_never_raise_anything_else(
     survives(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.data())
 def test_decode_png_damage_behind_correct_checksums_never_raises_anything_else(
     data: st.DataObject,
@@ -308,7 +308,6 @@ def test_decode_png_damage_behind_correct_checksums_never_raises_anything_else(
     survives(head + b"".join(chunks) + chunk(b"IEND"))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_decode_png_random_bytes_after_the_signature_never_raise_anything_else(
     data: bytes,

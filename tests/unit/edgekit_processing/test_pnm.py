@@ -111,7 +111,7 @@ def test_is_pnm_decides_by_the_first_bytes(data: bytes, expected: bool) -> None:
     assert is_pnm(data) is expected
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     st.integers(1, 6),
     st.integers(0, 9),
@@ -130,7 +130,6 @@ def test_decode_pnm_any_raster_ends_in_an_image_or_an_error(
     assert (image.width, image.height) == (width, height)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_decode_pnm_random_bytes_end_in_an_image_or_an_error(data: bytes) -> None:
     with contextlib.suppress(InvalidInputError):

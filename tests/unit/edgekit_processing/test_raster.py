@@ -42,7 +42,7 @@ def test_image_rows_are_the_pixels_in_order() -> None:
     assert Image(1, 2, 3, b"abcdef").rows() == [b"abc", b"def"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40),
     st.sampled_from([1, 3]),

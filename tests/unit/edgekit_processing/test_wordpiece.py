@@ -81,7 +81,7 @@ CORPUS = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(CORPUS)
 @example("Ünïcödé naïve café ἄλφα ЖОЯ")
 @example("tokenization's un-embedding [MASK]s, e.g. [CLS]x[SEP]")
@@ -103,7 +103,7 @@ def test_encode_every_character_is_classed_as_in_the_library(form: str) -> None:
 @pytest.mark.skipif(
     not VOCABULARY_FILE.exists(), reason="MiniLM is not built; `make models` builds it"
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(CORPUS | st.text(max_size=200))
 def test_encode_with_minilms_vocabulary_gives_the_librarys_ids(text: str) -> None:
     assert list(disagreements([text], full_vocabulary())) == []

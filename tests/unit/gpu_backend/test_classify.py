@@ -321,7 +321,7 @@ def test_sign_of_exact_size_is_taken_as_it_is() -> None:
     np.testing.assert_array_equal(here, at_the_edge(Image.fromarray(levels), hints, "UINT8"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=30),
     st.integers(1, 40),
